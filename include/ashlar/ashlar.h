@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Ashlar: an in-process block layer. Everything a program needs is included here. */
+#ifndef ASHLAR_ASHLAR_H
+#define ASHLAR_ASHLAR_H
+
+#include <ashlar/version.h>
+#include <ashlar/error.h>
+#include <ashlar/loop.h>
+#include <ashlar/disk.h>
+#include <ashlar/queue.h>
+
+#endif

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The loop's inside: what the library uses of it. The public part is <ashlar/loop.h>. */
+#ifndef ASH_UTIL_LOOP_LOOP_H
+#define ASH_UTIL_LOOP_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <ashlar/loop.h>
+#include "util/co/co.h"
+#include "util/engine/engine.h"
+#include "util/list.h"
+
+/* A timer. Ten thousand armed ones cost nothing per turn: a binary heap. */
+struct ash_timer {
+    uint64_t deadline_ns;         /* on the engine's clock */
+    void (*fire)(struct ash_timer *timer); /* on the loop's plain stack, once per arming */
+    uint32_t heap_index;          /* 0: not armed */
+};
+
+/* Work for the end of a turn, on the loop's plain stack: completions to the caller. */
+struct ash_turn_hook {
+    void (*run)(struct ash_turn_hook *hook);
+    struct ash_list link;         /* empty while not scheduled */
+};
+
+/* The parts that the layers above use directly. */
+struct ash_loop {
+    struct ash_engine *engine;
+    struct ash_co_sched sched;
+    struct ash_hooks hooks;       /* copied, or zeroed */
+    uint64_t metadata_bytes_max;
+    void *block;                  /* the block layer's per-loop state; NULL until it sets it */
+    void (*block_free)(struct ash_loop *loop); /* called by ash_loop_free */
+    struct ash_loop_private *private;
+};
+
+/* As ash_loop_new() on an engine that the caller made; the loop owns the engine from now on, on
+ * failure too. For tests and the simulator. */
+int ash_loop_new_with_engine(struct ash_engine *engine, const struct ash_loop_config *config,
+                             struct ash_loop **loop, struct ash_error *error);
+
+bool ash_loop_is_owner(const struct ash_loop *loop);
+void ash_loop_assert_owner(const struct ash_loop *loop);
+
+/* The loop of the running coroutine. */
+ASH_CO_FN struct ash_loop *ash_co_loop(void);
+
+/* The engine's clock. */
+uint64_t ash_loop_now(struct ash_loop *loop);
+
+void ash_timer_init(struct ash_timer *timer, void (*fire)(struct ash_timer *timer));
+void ash_timer_set(struct ash_loop *loop, struct ash_timer *timer, uint64_t deadline_ns);
+void ash_timer_cancel(struct ash_loop *loop, struct ash_timer *timer);
+
+ASH_CO_FN void ash_co_sleep_until(uint64_t deadline_ns);
+ASH_CO_FN void ash_co_sleep(uint64_t duration_ns);
+
+/* Runs hook->run once, at the end of this turn (or of the next, when called outside of one). A hook
+ * that is scheduled already stays where it is. */
+void ash_turn_hook_init(struct ash_turn_hook *hook, void (*run)(struct ash_turn_hook *hook));
+void ash_loop_at_turn_end(struct ash_loop *loop, struct ash_turn_hook *hook);
+void ash_turn_hook_cancel(struct ash_turn_hook *hook);
+
+/* Has fn(opaque) run in a coroutine and waits for it. On the owner thread of a loop without a thread
+ * of its own, outside of a turn: runs turns until it is done. From another thread, when the loop has
+ * its own: posts and sleeps. -EDEADLK from inside a turn. Returns what fn returned. */
+int ash_loop_run_sync(struct ash_loop *loop, int (*fn)(void *opaque), void *opaque);
+
+/* Whether a call from this thread can reach the loop without a post. */
+bool ash_loop_in_turn(const struct ash_loop *loop);
+
+/* Data buffers: aligned (a power of two, at least 16), through the host's hooks. NULL: out of memory,
+ * to be returned as -ENOMEM. Not zeroed. */
+void *ash_buffer_alloc(struct ash_loop *loop, size_t bytes, size_t alignment);
+void ash_buffer_free(struct ash_loop *loop, void *buffer, size_t bytes);
+
+/* One line to the host's log hook. Any thread. */
+void ash_log(struct ash_loop *loop, enum ash_log_level level, const char *format, ...)
+    ASH_PRINTF(3, 4);
+
+#endif
