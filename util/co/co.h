@@ -31,6 +31,9 @@ extern struct ash_co_capability ash_in_coroutine;
 #define ASH_CO_ASSERT
 #endif
 
+/* On a function pointer: what it points to may yield. Documentation; see above. */
+#define ASH_CO_PTR
+
 struct ash_co;
 typedef void ash_co_fn(void *opaque); /* the body; may yield although the type cannot say so */
 

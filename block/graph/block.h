@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the block layer keeps per loop: its nodes, and the one memory budget of their metadata. */
+#ifndef ASH_BLOCK_GRAPH_BLOCK_H
+#define ASH_BLOCK_GRAPH_BLOCK_H
+
+#include <stdint.h>
+#include "block/map/budget.h"
+#include "util/list.h"
+#include "util/loop/loop.h"
+
+struct ash_block {
+    struct ash_loop *loop;
+    struct ash_list nodes;       /* of struct ash_node, in order of opening */
+    uint64_t next_id;            /* for generated node names */
+    struct ash_budget budget;
+};
+
+/* Made by the first call on the loop. */
+struct ash_block *ash_block_of(struct ash_loop *loop);
+
+#endif
