@@ -160,6 +160,7 @@ struct ash_engine_ops {
 struct ash_engine {
     const struct ash_engine_ops *ops;
     uint32_t in_flight; /* submitted and not completed; polls not counted */
+    bool unsent;        /* something was queued since the loop last called wait(): the loop's own */
     struct ash_engine_config config;
 };
 
@@ -176,9 +177,17 @@ int ash_engine_new(const char *name, const struct ash_engine_config *, struct as
 /* For engines: sets the result, counts, and wakes the waiter or calls done(). */
 void ash_aio_complete(struct ash_engine *engine, struct ash_aio *aio, int64_t result);
 
+/* Everyone queues through these, so that the loop knows whether a turn needs a system call. */
 static inline void ash_engine_submit(struct ash_engine *engine, struct ash_aio *aio)
 {
+    engine->unsent = true;
     engine->ops->submit(engine, aio);
+}
+
+static inline void ash_engine_cancel_poll(struct ash_engine *engine, struct ash_aio *aio)
+{
+    engine->unsent = true;
+    engine->ops->cancel_poll(engine, aio);
 }
 
 #endif
