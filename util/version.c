@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The version, as a number and as text. */
 #include <ashlar/version.h>
 #include "util/compiler.h"
 
