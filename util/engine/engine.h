@@ -43,12 +43,15 @@ struct ash_file {
 #define ASH_FILE_EXCLUSIVE (1u << 4)  /* with CREATE: -EEXIST */
 
 enum ash_aio_op {
-    ASH_AIO_OPEN,       /* path, file_flags, or adopt_fd >= 0 -> file */
+    ASH_AIO_OPEN,       /* path, file_flags, or adopt_fd >= 0 -> file. A descriptor that cannot be adopted
+                           stays the caller's. A FIFO or socket is -EINVAL: opening one could block */
     ASH_AIO_CLOSE,      /* file; it is gone whatever the result */
     ASH_AIO_READ,       /* file, iov, offset, bytes -> bytes read; 0 at end of file */
     ASH_AIO_WRITE,      /* file, iov, offset, bytes -> bytes written; ASH_AIO_DSYNC */
     ASH_AIO_FLUSH,      /* file: as fdatasync */
-    ASH_AIO_ALLOCATE,   /* file, offset, bytes, mode: as fallocate; on block devices too */
+    ASH_AIO_ALLOCATE,   /* file, offset, bytes, mode: as fallocate; on block devices too. What must read as
+                           zeroes is never only discarded; PUNCH_HOLE with NO_HIDE_STALE is a discard that
+                           promises nothing about the contents */
     ASH_AIO_TRUNCATE,   /* file, bytes: set the length */
     ASH_AIO_SEEK,       /* file, offset, mode SEEK_DATA or SEEK_HOLE -> offset; -ENXIO */
     ASH_AIO_STATUS,     /* file or path -> *status */
@@ -174,13 +177,17 @@ int ash_engine_threads_new(const struct ash_engine_config *, struct ash_engine *
 int ash_engine_new(const char *name, const struct ash_engine_config *, struct ash_engine **,
                    struct ash_error *);
 
-/* For engines: sets the result, counts, and wakes the waiter or calls done(). */
+/* For engines: sets the result, takes it off in_flight, and wakes the waiter or calls done(), which
+ * may submit and cancel. */
 void ash_aio_complete(struct ash_engine *engine, struct ash_aio *aio, int64_t result);
 
-/* Everyone queues through these, so that the loop knows whether a turn needs a system call. */
+/* Everyone queues through these: they count, and tell the loop whether a turn needs a system call. */
 static inline void ash_engine_submit(struct ash_engine *engine, struct ash_aio *aio)
 {
     engine->unsent = true;
+    if (aio->op != ASH_AIO_POLL) {
+        engine->in_flight++;
+    }
     engine->ops->submit(engine, aio);
 }
 
