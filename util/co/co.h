@@ -136,6 +136,7 @@ struct ash_task_pool {
     uint32_t active;
     int first_error;        /* of the first task that failed, in order of completion */
     struct ash_co *waiter;  /* the owner, in start or in finish */
+    uint32_t wake_at;       /* the waiter is woken when `active` has fallen to this */
 };
 
 struct ash_task {
