@@ -7,7 +7,8 @@
 #include <ashlar/loop.h>
 
 /* A source that runs the loop whenever its descriptor is readable. The caller attaches it, on the
- * loop's owner thread, and unrefs it. The loop outlives the source. */
+ * loop's owner thread, and unrefs it. The loop outlives the source. NULL when the engine has no
+ * descriptor (the simulator). */
 GSource *ash_loop_glib_source(struct ash_loop *loop);
 
 #endif

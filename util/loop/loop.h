@@ -14,6 +14,7 @@
 struct ash_timer {
     uint64_t deadline_ns;         /* on the engine's clock */
     void (*fire)(struct ash_timer *timer); /* on the loop's plain stack, once per arming */
+    uint64_t sequence;            /* equal deadlines fire in the order of arming */
     uint32_t heap_index;          /* 0: not armed */
 };
 
@@ -22,6 +23,8 @@ struct ash_turn_hook {
     void (*run)(struct ash_turn_hook *hook);
     struct ash_list link;         /* empty while not scheduled */
 };
+
+struct ash_loop_private;
 
 /* The parts that the layers above use directly. */
 struct ash_loop {
@@ -63,11 +66,22 @@ void ash_turn_hook_cancel(struct ash_turn_hook *hook);
 
 /* Has fn(opaque) run in a coroutine and waits for it. On the owner thread of a loop without a thread
  * of its own, outside of a turn: runs turns until it is done. From another thread, when the loop has
- * its own: posts and sleeps. -EDEADLK from inside a turn. Returns what fn returned. */
+ * its own: posts and sleeps. Any other thread is asserted against. -EDEADLK from inside a turn.
+ * Returns what fn returned, or, when fn was never run, -EAGAIN (too many coroutines), -ENOMEM or
+ * -ESHUTDOWN.
+ * Under the simulator it returns -EDEADLK too when nothing can happen any more; fn is then still
+ * suspended, and `opaque` must stay valid while the loop lives. */
 int ash_loop_run_sync(struct ash_loop *loop, int (*fn)(void *opaque), void *opaque);
 
-/* Whether a call from this thread can reach the loop without a post. */
+/* Whether this thread is inside a turn of the loop. The owner may reach into the loop without a post
+ * outside of a turn too, and then calls ash_loop_kick(). */
 bool ash_loop_in_turn(const struct ash_loop *loop);
+
+/* To be called by the owner after it made work outside of a turn: spawned or woke a coroutine, or
+ * queued I/O. Makes ash_loop_fd() readable if the host polls it. Does nothing inside a turn, and
+ * costs a system call at most once between two turns. Timers, turn hooks and posts do it on their
+ * own. */
+void ash_loop_kick(struct ash_loop *loop);
 
 /* Data buffers: aligned (a power of two, at least 16), through the host's hooks. NULL: out of memory,
  * to be returned as -ENOMEM. Not zeroed. */
