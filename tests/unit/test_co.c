@@ -8,6 +8,7 @@
 #include <string.h>
 #include "tests/unit/dies.h"
 #include "util/co/co.h"
+#include "util/co/checkers.h"
 #include "util/co/private.h"
 
 static struct ash_co_sched sched;
@@ -393,12 +394,12 @@ static void paint_tells_how_deep_a_stack_was_used(void **state)
     (void)state;
     spawn(measure_stack, shallow);
     run_all();
-    assert_int_equal(shallow[0], shallow[1]);
+    assert_in_range(shallow[0] - shallow[1], 0, 2 * KiB);
     assert_true(shallow[0] > 48 * KiB);
     spawn(measure_stack_of_callee, deep);
     run_all();
-#if !defined(__SANITIZE_ADDRESS__)
-    /* With a fake stack, AddressSanitizer keeps such arrays elsewhere. */
+#if !defined(ASH_CO_ASAN)
+    /* AddressSanitizer may keep such arrays in a stack of its own. */
     assert_true(deep[1] <= deep[0] - 15 * KiB);
 #endif
     assert_true(deep[1] >= 32 * KiB);

@@ -143,4 +143,19 @@ static inline __attribute__((always_inline)) void check_after_leave(struct ash_c
     (void)fake_stack;
 }
 
+/* Around work below the stack pointer. */
+static inline void check_pause(void)
+{
+#if defined(ASH_HAVE_VALGRIND)
+    VALGRIND_DISABLE_ERROR_REPORTING;
+#endif
+}
+
+static inline void check_resume(void)
+{
+#if defined(ASH_HAVE_VALGRIND)
+    VALGRIND_ENABLE_ERROR_REPORTING;
+#endif
+}
+
 #endif

@@ -15,8 +15,8 @@
  * 3. `count` is the number of coroutines that are not idle; `ready_count` the length of `ready`.
  * 4. A coroutine that ended is freed or cached by the scheduler, not by itself: it still stands on
  *    its stack.
- * 5. A function that switches reads thread-local variables only before the switch: it may come back
- *    on another thread. */
+ * 5. A coroutine that switches reads thread-local variables only before the switch: it may come
+ * back on another thread. */
 #include "util/co/co.h"
 
 #include <errno.h>
@@ -154,7 +154,7 @@ uint32_t ash_co_sched_run(struct ash_co_sched *sched, uint32_t budget)
     uint32_t limit = budget != 0 ? budget : sched->ready_count;
     uint32_t switches = 0;
 
-    ash_assert(ash_co_self() == NULL);
+    ash_assert(current == NULL);
     while (switches < limit && !ash_list_empty(&sched->ready)) {
         /* What becomes ready meanwhile is at the end of the list: the first limit - switches are
          * those that a budget of 0 means. */
@@ -185,7 +185,7 @@ struct ash_co_sched *ash_co_sched_of(struct ash_co *co)
     return co->sched;
 }
 
-void ash_co_yield(void)
+ASH_CO_FN void ash_co_yield(void)
 {
     struct ash_co *self = current;
 
@@ -194,7 +194,7 @@ void ash_co_yield(void)
     leave(self, false);
 }
 
-void ash_co_reschedule(void)
+ASH_CO_FN void ash_co_reschedule(void)
 {
     struct ash_co *self = current;
 
@@ -210,7 +210,7 @@ void ash_co_wake(struct ash_co *co)
     make_ready(co);
 }
 
-void ash_co_assert_inside(void)
+ASH_CO_ASSERT void ash_co_assert_inside(void)
 {
     ash_assert(ash_co_self() != NULL);
 }
@@ -226,9 +226,11 @@ ASH_CO_UNCHECKED void ash_co_paint(void)
 
     ash_assert(self != NULL);
     char *end = (char *)__builtin_frame_address(0) - PAINT_MARGIN_BYTES;
+    check_pause();
     for (volatile char *at = self->stack; at < end; at++) {
         *at = (char)PAINT;
     }
+    check_resume();
 }
 
 ASH_CO_UNCHECKED size_t ash_co_untouched_bytes(void)
@@ -237,8 +239,10 @@ ASH_CO_UNCHECKED size_t ash_co_untouched_bytes(void)
     size_t bytes = 0;
 
     ash_assert(self != NULL);
+    check_pause();
     while (bytes < self->stack_bytes && ((volatile char *)self->stack)[bytes] == (char)PAINT) {
         bytes++;
     }
+    check_resume();
     return bytes;
 }

@@ -59,36 +59,28 @@ static inline void ash_co_context_make(struct ash_co_context *context, void *sta
 static inline __attribute__((always_inline)) void
 ash_co_context_switch(struct ash_co_context *from, const struct ash_co_context *to)
 {
-    __asm__ volatile(
-        "leaq 1f(%%rip), %%rax\n\t"
-        "movq %%rsp, 0(%%rdi)\n\t"
-        "movq %%rbp, 8(%%rdi)\n\t"
-        "movq %%rbx, 16(%%rdi)\n\t"
-        "movq %%rax, 24(%%rdi)\n\t"
-        "stmxcsr 32(%%rdi)\n\t"
-        "fnstcw 36(%%rdi)\n\t"
-        "movl 32(%%rdi), %%eax\n\t"
-        "movzwl 36(%%rdi), %%ecx\n\t"
-        "xorl 32(%%rsi), %%eax\n\t"
-        "xorw 36(%%rsi), %%cx\n\t"
-        "andl $0xffc0, %%eax\n\t" /* the rest are sticky flags, which are not preserved */
-        "orl %%ecx, %%eax\n\t"
-        "jz 2f\n\t"
-        "ldmxcsr 32(%%rsi)\n\t"
-        "fldcw 36(%%rsi)\n"
-        "2:\n\t"
-        "movq 0(%%rsi), %%rsp\n\t"
-        "movq 8(%%rsi), %%rbp\n\t"
-        "movq 16(%%rsi), %%rbx\n\t"
-        "jmpq *24(%%rsi)\n"
-        "1:\n\t"
-        "endbr64"
-        : "+D"(from), "+S"(to)
-        :
-        : "memory", "cc", "rax", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-          "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)", "xmm0", "xmm1",
-          "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
-          "xmm13", "xmm14", "xmm15" ASH_CO_AVX512_CLOBBERS);
+    __asm__ volatile("leaq 1f(%%rip), %%rax\n\t"
+                     "movq %%rsp, 0(%%rdi)\n\t"
+                     "movq %%rbp, 8(%%rdi)\n\t"
+                     "movq %%rbx, 16(%%rdi)\n\t"
+                     "movq %%rax, 24(%%rdi)\n\t"
+                     "stmxcsr 32(%%rdi)\n\t"
+                     "fnstcw 36(%%rdi)\n\t"
+                     "ldmxcsr 32(%%rsi)\n\t"
+                     "fldcw 36(%%rsi)\n\t"
+                     "movq 0(%%rsi), %%rsp\n\t"
+                     "movq 8(%%rsi), %%rbp\n\t"
+                     "movq 16(%%rsi), %%rbx\n\t"
+                     "jmpq *24(%%rsi)\n"
+                     "1:\n\t"
+                     "endbr64"
+                     : "+D"(from), "+S"(to)
+                     :
+                     : "memory", "cc", "rax", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13",
+                       "r14", "r15", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)",
+                       "st(7)", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",
+                       "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
+                       "xmm15" ASH_CO_AVX512_CLOBBERS);
 }
 
 #undef ASH_CO_AVX512_CLOBBERS

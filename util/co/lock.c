@@ -15,7 +15,7 @@ void ash_co_queue_init(struct ash_co_queue *queue)
     ash_list_init(&queue->waiting);
 }
 
-void ash_co_queue_wait(struct ash_co_queue *queue)
+ASH_CO_FN void ash_co_queue_wait(struct ash_co_queue *queue)
 {
     struct ash_co *self = ash_co_self();
 
@@ -70,7 +70,7 @@ bool ash_co_mutex_try_lock(struct ash_co_mutex *mutex)
     return true;
 }
 
-void ash_co_mutex_lock(struct ash_co_mutex *mutex)
+ASH_CO_FN void ash_co_mutex_lock(struct ash_co_mutex *mutex)
 {
     struct ash_co *self = ash_co_self();
 
@@ -137,7 +137,7 @@ ASH_CO_FN static void rwlock_wait(struct ash_co_rwlock *lock, bool writes)
     ash_co_yield();
 }
 
-void ash_co_rwlock_read(struct ash_co_rwlock *lock)
+ASH_CO_FN void ash_co_rwlock_read(struct ash_co_rwlock *lock)
 {
     if (lock->writing || !ash_list_empty(&lock->waiting)) {
         rwlock_wait(lock, false);
@@ -146,7 +146,7 @@ void ash_co_rwlock_read(struct ash_co_rwlock *lock)
     }
 }
 
-void ash_co_rwlock_write(struct ash_co_rwlock *lock)
+ASH_CO_FN void ash_co_rwlock_write(struct ash_co_rwlock *lock)
 {
     if (lock->writing || lock->readers > 0) {
         rwlock_wait(lock, true);

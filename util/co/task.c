@@ -51,7 +51,7 @@ ASH_CO_FN static void wait_for_active(struct ash_task_pool *pool, uint32_t count
     ash_assert(pool->active <= count);
 }
 
-void ash_task_pool_start(struct ash_task_pool *pool, struct ash_task *task)
+ASH_CO_FN void ash_task_pool_start(struct ash_task_pool *pool, struct ash_task *task)
 {
     task->pool = pool;
     wait_for_active(pool, pool->max - 1);
@@ -65,7 +65,7 @@ void ash_task_pool_start(struct ash_task_pool *pool, struct ash_task *task)
     pool->active++;
 }
 
-int ash_task_pool_finish(struct ash_task_pool *pool)
+ASH_CO_FN int ash_task_pool_finish(struct ash_task_pool *pool)
 {
     wait_for_active(pool, 0);
     return pool->first_error;
