@@ -137,8 +137,8 @@ struct ash_engine_ops {
     void (*submit)(struct ash_engine *engine, struct ash_aio *aio);
 
     /* Submits what is queued, takes completions. If there is none, sleeps until one comes, until
-     * wake(), or until now() reaches deadline_ns (0: do not sleep, UINT64_MAX: no deadline). Returns
-     * the number of completions, or a negative errno. */
+     * wake(), or until now() reaches deadline_ns (0: do not sleep, UINT64_MAX: no deadline); a signal
+     * or a stale wake may end it earlier. Returns the number of completions, or a negative errno. */
     int (*wait)(struct ash_engine *engine, uint64_t deadline_ns);
 
     /* Ends a wait() that sleeps, or the next one. Any thread; async-signal-safe. */
@@ -163,7 +163,8 @@ struct ash_engine_ops {
 struct ash_engine {
     const struct ash_engine_ops *ops;
     uint32_t in_flight; /* submitted and not completed; polls not counted */
-    bool unsent;        /* something was queued since the loop last called wait(): the loop's own */
+    bool unsent;        /* something was queued since the loop last called wait(): the loop clears it
+                           before it calls wait() */
     struct ash_engine_config config;
 };
 

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* One io_uring. liburing maps it; entering it and keeping its queues is done here, because Debian's
+ * liburing 2.3 neither exports the call that enables a ring nor takes "submit, run deferred work,
+ * wait with a time-out" as one call.
+ *
+ *  1. Entry i of the submission queue always names slot i: the index array is written once.
+ *  2. Entries are published only in ash_ring_enter().
+ *  3. A deferred ring is created disabled, and belongs to the thread that enables it. */
+#include "util/engine/ring.h"
+
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "util/assert.h"
+#include "util/compiler.h"
+
+#define COMMON (IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP)
+#define DEFERRED                                                                                   \
+    (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |         \
+     IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED)
+#define COOPERATIVE                                                                                \
+    (IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL)
+
+/* Sleeping with a time-out in the same call; completions are never dropped. */
+#define FEATURES (IORING_FEAT_EXT_ARG | IORING_FEAT_NODROP)
+
+#define CQ_ENTRIES_MIN 1024 /* idle polls are not counted in the depth, and may all fire */
+
+/* From the best: Linux 6.1, 5.19, 5.11. */
+static const uint32_t setups[] = {COMMON | DEFERRED, COMMON | COOPERATIVE, COMMON};
+
+int ash_ring_init(struct ash_ring *ring, uint32_t depth)
+{
+    struct io_uring_params params;
+    int ret = -ENOSYS;
+
+    *ring = (struct ash_ring){0};
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(setups); i++) {
+        params = (struct io_uring_params){
+            .flags = setups[i],
+            .cq_entries = ASH_MAX(4 * depth, CQ_ENTRIES_MIN),
+        };
+        ret = io_uring_queue_init_params(depth, &ring->ring, &params);
+        if (ret != -EINVAL) {
+            break;
+        }
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    if ((params.features & FEATURES) != FEATURES) {
+        io_uring_queue_exit(&ring->ring);
+        return -ENOSYS;
+    }
+    ring->deferred = params.flags & IORING_SETUP_R_DISABLED;
+    ring->enabled = !ring->deferred;
+    for (uint32_t i = 0; i < ring->ring.sq.ring_entries; i++) {
+        ring->ring.sq.array[i] = i;
+    }
+    return 0;
+}
+
+void ash_ring_destroy(struct ash_ring *ring)
+{
+    io_uring_queue_exit(&ring->ring);
+}
+
+int ash_ring_enable(struct ash_ring *ring)
+{
+    if (syscall(__NR_io_uring_register, ring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) <
+        0) {
+        return -errno;
+    }
+    ring->enabled = true;
+    return 0;
+}
+
+struct io_uring_sqe *ash_ring_next_sqe(struct ash_ring *ring)
+{
+    ash_assert(!ash_ring_full(ring));
+    return &ring->ring.sq.sqes[ring->sq_tail++ & ring->ring.sq.ring_mask];
+}
+
+int ash_ring_enter(struct ash_ring *ring, uint32_t wait_count, uint64_t timeout_ns)
+{
+    struct __kernel_timespec timeout = {
+        .tv_sec = (int64_t)(timeout_ns / 1000000000),
+        .tv_nsec = (int64_t)(timeout_ns % 1000000000),
+    };
+    struct io_uring_getevents_arg arg = {
+        .ts = timeout_ns == UINT64_MAX ? 0 : (uint64_t)(uintptr_t)&timeout,
+    };
+    int ret;
+
+    __atomic_store_n(ring->ring.sq.ktail, ring->sq_tail, __ATOMIC_RELEASE);
+    ret = (int)syscall(__NR_io_uring_enter, ring->ring.ring_fd, ash_ring_unsent(ring), wait_count,
+                       IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &arg, sizeof(arg));
+    return ret < 0 ? -errno : ret;
+}
