@@ -86,6 +86,18 @@ uint64_t ash_loop_now(struct ash_loop *loop)
     return loop->engine->ops->now(loop->engine);
 }
 
+uint64_t ash_loop_turn_ns(struct ash_loop *loop)
+{
+    struct ash_loop_private *private = ash_loop_private(loop);
+    if (!private->in_turn) {
+        return ash_loop_now(loop);
+    }
+    if (private->turn_ns == 0) {
+        private->turn_ns = ash_loop_now(loop);
+    }
+    return private->turn_ns;
+}
+
 struct ash_loop *ash_co_loop(void)
 {
     return ash_container_of(ash_co_sched_of(ash_co_self()), struct ash_loop, sched);
@@ -196,6 +208,7 @@ static int run_turn(struct ash_loop_private *private, int64_t timeout_ns, uint32
     if (completions < 0) {
         return completions;
     }
+    private->turn_ns = 0;
     uint64_t events = (uint64_t)completions;
     events += ash_timers_run(loop);
     events += ash_posts_run(loop);

@@ -51,6 +51,9 @@ ASH_CO_FN struct ash_loop *ash_co_loop(void);
 /* The engine's clock. */
 uint64_t ash_loop_now(struct ash_loop *loop);
 
+/* The same, read at most once a turn: for accounting, where a reading per request costs too much. */
+uint64_t ash_loop_turn_ns(struct ash_loop *loop);
+
 void ash_timer_init(struct ash_timer *timer, void (*fire)(struct ash_timer *timer));
 void ash_timer_set(struct ash_loop *loop, struct ash_timer *timer, uint64_t deadline_ns);
 void ash_timer_cancel(struct ash_loop *loop, struct ash_timer *timer);

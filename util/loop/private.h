@@ -45,6 +45,7 @@ struct ash_loop_private {
     bool in_turn;             /* owner thread */
     bool own_thread;          /* constant */
     bool engine_waited;       /* the engine was asked at the end of the last turn; owner thread */
+    uint64_t turn_ns;         /* the clock as first asked in this turn; 0: not yet; owner thread */
     uint32_t turns_unasked;   /* turns since the engine was last asked; owner thread */
     struct ash_list hooks;    /* of struct ash_turn_hook; owner thread */
     struct ash_timers timers;
