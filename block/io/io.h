@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A request as one value. It enters at a disk and passes, at every edge of the graph, the same short
- * pipeline: check -> align -> track -> split -> driver. Stages narrow it into copies on their own
- * stack; none changes it. */
+/* A request as one value. It enters at a disk and passes, at every edge of the graph, the same
+ * short pipeline: check -> align -> track -> split -> driver. Stages narrow it into copies on their
+ * own stack; none changes it. */
 #ifndef ASH_BLOCK_IO_IO_H
 #define ASH_BLOCK_IO_IO_H
 
@@ -14,10 +14,12 @@ struct ash_node;
 struct ash_status;
 
 /* Flags inside the library, above the public ASH_REQ_*. */
-#define ASH_IO_SERIALISE (1u << 16)   /* waits for, and holds up, every overlapping request */
-#define ASH_IO_COMPRESS (1u << 17)    /* write: as coded extents; whole allocation units, the last one of
-                                         the disk may be short. -ENOTSUP where the format has no coding */
+#define ASH_IO_SERIALISE (1u << 16) /* waits for, and holds up, every overlapping request */
+#define ASH_IO_COMPRESS                                                                            \
+    (1u << 17) /* write: as coded extents; whole allocation units, the last one of                 \
+                  the disk may be short. -ENOTSUP where the format has no coding */
 #define ASH_IO_STATUS_ZEROES (1u << 18) /* status: finding out about zeroes is worth extra work */
+#define ASH_IO_GUARDED (1u << 19)       /* the guard on guessed raw images has passed it */
 #define ASH_IO_PUBLIC_FLAGS (ASH_REQ_FUA | ASH_REQ_UNMAP | ASH_REQ_NO_FALLBACK)
 
 struct ash_io {
@@ -25,19 +27,19 @@ struct ash_io {
     uint32_t flags; /* ASH_REQ_*, ASH_IO_* */
     uint64_t offset;
     uint64_t bytes;
-    struct ash_iov iov;         /* read, write; at least `bytes` long */
-    struct ash_status *status;  /* status: the answer */
+    struct ash_iov iov;        /* read, write; at least `bytes` long */
+    struct ash_status *status; /* status: the answer */
 };
 
-#define ASH_STATUS_OFFSET (1u << 8)     /* host_offset and host are valid: raw data lies there */
+#define ASH_STATUS_OFFSET (1u << 8) /* host_offset and host are valid: raw data lies there */
 #define ASH_STATUS_COMPRESSED (1u << 9)
-#define ASH_STATUS_EOF (1u << 10)       /* the range ends at the end of the node */
+#define ASH_STATUS_EOF (1u << 10) /* the range ends at the end of the node */
 
 /* What a range is, and how far the answer holds. */
 struct ash_status {
-    uint32_t flags;   /* ASH_STATUS_* */
-    uint32_t depth;   /* layers above the one that decides; 0: the top itself */
-    uint64_t bytes;   /* > 0 */
+    uint32_t flags; /* ASH_STATUS_* */
+    uint32_t depth; /* layers above the one that decides; 0: the top itself */
+    uint64_t bytes; /* > 0 */
     uint64_t host_offset;
     struct ash_node *node; /* the layer that decides */
     struct ash_node *host; /* the node in which host_offset counts */

@@ -14,10 +14,9 @@
 #include "util/list.h"
 
 struct ash_track {
-    struct ash_list requests;    /* of struct ash_request, in order of arrival */
-    uint32_t serialising;        /* how many of them serialise */
+    struct ash_list requests; /* of struct ash_request, in order of arrival */
+    uint32_t serialising;     /* how many of them serialise */
     uint32_t count;
-    uint64_t flush_generation;   /* writes that completed since the node was opened */
 };
 
 struct ash_request {
@@ -25,8 +24,8 @@ struct ash_request {
     struct ash_node *node;
     uint8_t op;
     bool serialising;
-    bool waiting;                /* for an earlier one */
-    uint64_t offset;             /* the range that the node touches, padding included */
+    bool waiting;    /* for an earlier one */
+    uint64_t offset; /* the range that the node touches, padding included */
     uint64_t bytes;
     struct ash_co_queue waiters; /* later requests that wait for this one */
 };

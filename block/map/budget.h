@@ -9,23 +9,23 @@
 #include "util/list.h"
 
 struct ash_budget {
-    uint64_t bytes;         /* of all items */
+    uint64_t bytes; /* of all items */
     uint64_t bytes_max;
-    struct ash_list items;  /* of struct ash_budget_item, least recently used first */
+    struct ash_list items; /* of struct ash_budget_item, least recently used first */
 };
 
 struct ash_budget_item {
     struct ash_list link;
     uint32_t bytes;
-    /* Frees the item (and calls ash_budget_remove()) without yielding, or returns false because it is
-     * in use or dirty; then it counts as just used. */
+    /* Frees the item (and calls ash_budget_remove()) without yielding, or returns false because it
+     * is in use or dirty; then it counts as just used. */
     bool (*evict)(struct ash_budget_item *item);
 };
 
 void ash_budget_init(struct ash_budget *budget, uint64_t bytes_max);
 
-/* Adds an item as most recently used, and evicts others while the bound is exceeded; a bounded number
- * of them is tried, so items that cannot go cost no scan of the list. */
+/* Adds an item as most recently used, and evicts others while the bound is exceeded; a bounded
+ * number of them is tried, so items that cannot go cost no scan of the list. */
 void ash_budget_add(struct ash_budget *budget, struct ash_budget_item *item);
 void ash_budget_remove(struct ash_budget *budget, struct ash_budget_item *item);
 

@@ -5,8 +5,8 @@
  * Invariants:
  *  1. From prepare to commit or abort, and during zero and discard, the range lock is held on whole
  *     allocation units of the node. Who waited for it looks up again.
- *  2. Between a lookup and the pin there is no yield. A pin is held from before the I/O goes out until
- *     it has completed. A format hands a host range out again only when no pin overlaps it.
+ *  2. Between a lookup and the pin there is no yield. A pin is held from before the I/O goes out
+ * until it has completed. A format hands a host range out again only when no pin overlaps it.
  *  3. What a placement replaces is readable through the old link until commit.
  *  4. What a walk found is forgotten, in the node's own memory and in that of every node above it
  *     through backing edges, by the commit, zero or discard that changes it; a walk that was under
@@ -23,29 +23,30 @@
 #include "util/list.h"
 
 enum ash_extent_kind {
-    ASH_EXTENT_DATA,        /* raw data at host_offset of edge */
-    ASH_EXTENT_ZERO,        /* reads as zeroes; may have a place (edge not NULL) that does not count */
+    ASH_EXTENT_DATA, /* raw data at host_offset of edge */
+    ASH_EXTENT_ZERO, /* reads as zeroes; may have a place (edge not NULL) that does not count */
     ASH_EXTENT_UNALLOCATED, /* ask the backing node; without one: zeroes */
     ASH_EXTENT_CODED,       /* one unit, coded: coded_bytes at host_offset of edge */
 };
 
 struct ash_extent {
-    uint8_t kind;           /* enum ash_extent_kind */
-    bool in_place;          /* data: may be overwritten where it is */
-    bool stable;            /* the link to it is on disk: FUA may be passed down */
-    uint8_t coding;         /* coded: the format's own */
-    uint32_t coded_bytes;   /* coded: what to read; an upper bound */
-    uint64_t bytes;         /* how far the answer holds, from the offset asked for */
-    struct ash_edge *edge;  /* data, coded: where it lies */
-    uint64_t host_offset;   /* data: of the offset asked for. coded: of the unit */
-    uint64_t unit_offset;   /* coded: guest offset of the unit */
-    uint32_t unit_bytes;    /* coded: its length when decoded */
+    uint8_t kind;   /* enum ash_extent_kind */
+    bool in_place;  /* data: may be overwritten where it is */
+    bool stable;    /* the link to it is on disk: FUA may be passed down */
+    uint8_t coding; /* coded: the format's own */
+    bool through;   /* data: the node below knows better what it is (raw): block status asks it */
+    uint32_t coded_bytes;  /* coded: what to read; an upper bound */
+    uint64_t bytes;        /* how far the answer holds, from the offset asked for */
+    struct ash_edge *edge; /* data, coded: where it lies */
+    uint64_t host_offset;  /* data: of the offset asked for. coded: of the unit */
+    uint64_t unit_offset;  /* coded: guest offset of the unit */
+    uint32_t unit_bytes;   /* coded: its length when decoded */
 };
 
 /* A claim on a host range, on the stack of who does the I/O. */
 struct ash_pin {
-    struct ash_list link;   /* in map->pins */
-    struct ash_node *node;  /* whose map led there; NULL: not taken */
+    struct ash_list link;  /* in map->pins */
+    struct ash_node *node; /* whose map led there; NULL: not taken */
     struct ash_edge *edge;
     uint64_t host_offset;
     uint64_t bytes;
@@ -55,33 +56,37 @@ void ash_pin_take(struct ash_pin *pin, struct ash_node *node, struct ash_edge *e
                   uint64_t host_offset, uint64_t bytes);
 void ash_pin_drop(struct ash_pin *pin); /* harmless on one that was not taken */
 
+/* Hands the claim over to another struct, which need not be initialised. */
+void ash_pin_move(struct ash_pin *to, struct ash_pin *from);
+
 /* For formats: whether I/O in flight uses a part of the range. */
-bool ash_pin_overlaps(const struct ash_node *node, const struct ash_edge *edge, uint64_t host_offset,
-                      uint64_t bytes);
+bool ash_pin_overlaps(const struct ash_node *node, const struct ash_edge *edge,
+                      uint64_t host_offset, uint64_t bytes);
 
 /* Where a write goes. The format fills it in prepare; offset and bytes cover whole allocation units
- * (the last one reaches beyond the end of the disk if the unit does) and contain the beginning of the
- * write. Generic code writes the data and fills the rest of [offset, offset + bytes). */
+ * (the last one reaches beyond the end of the disk if the unit does) and contain the beginning of
+ * the write. Generic code writes the data and fills the rest of [offset, offset + bytes). */
 struct ash_placement {
-    uint64_t offset;        /* guest */
+    uint64_t offset; /* guest */
     uint64_t bytes;
     struct ash_edge *edge;
-    uint64_t host_offset;   /* of `offset`; coded: of the coded bytes */
-    uint32_t coded_bytes;   /* 0: raw */
-    bool reads_zero;        /* the place reads as zeroes already: fill that is zero need not be written */
-    bool fill_zero;         /* the fill is known to be zero (a zero cluster gets its place back) */
-    uint64_t scratch[6];    /* the format's own: what it lets go, what commit links */
+    uint64_t host_offset; /* of `offset`; coded: of the coded bytes */
+    uint32_t coded_bytes; /* 0: raw */
+    bool reads_zero; /* the place reads as zeroes already: fill that is zero need not be written */
+    bool fill_zero;  /* the fill is known to be zero (a zero cluster gets its place back) */
+    uint64_t scratch[6]; /* the format's own: what it lets go, what commit links */
 };
 
 struct ash_range_lock {
-    struct ash_list link;   /* in map->locks */
+    struct ash_list link; /* in map->locks */
     struct ash_node *node;
     uint64_t offset;
     uint64_t bytes;
     struct ash_co_queue waiters;
 };
 
-/* Locks whole allocation units around the range; waits for overlapping locks, in order of arrival. */
+/* Locks whole allocation units around the range; waits for overlapping locks, in order of arrival.
+ */
 ASH_CO_FN void ash_range_lock(struct ash_range_lock *lock, struct ash_node *node, uint64_t offset,
                               uint64_t bytes);
 void ash_range_unlock(struct ash_range_lock *lock);
@@ -102,10 +107,10 @@ void ash_map_free(struct ash_map *map);
 /* The entries of the request path for nodes whose driver maps. */
 ASH_CO_FN int ash_map_io(struct ash_node *node, const struct ash_io *io);
 
-/* What [offset, offset + bytes) reads as, through the chain, down to (not including) `base` (NULL: to
- * the end). Fills extent->bytes; *owner is the node that decides, *depth how far down. A pin is taken
- * on data and coded extents before it returns. bytes > 0; offsets beyond the end of a node read as
- * zeroes. With `base` and nothing above it: UNALLOCATED. */
+/* What [offset, offset + bytes) reads as, through the chain, down to (not including) `base` (NULL:
+ * to the end). Fills extent->bytes; *owner is the node that decides, *depth how far down. A pin is
+ * taken on data and coded extents before it returns. bytes > 0; offsets beyond the end of a node
+ * read as zeroes. With `base` and nothing above it: UNALLOCATED. */
 ASH_CO_FN int ash_map_walk(struct ash_node *top, const struct ash_node *base, uint64_t offset,
                            uint64_t bytes, struct ash_extent *extent, struct ash_node **owner,
                            uint32_t *depth, struct ash_pin *pin);

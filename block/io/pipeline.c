@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The request path: check -> align -> track -> split -> driver.
+ *
+ * Invariants:
+ *  1. A request that reaches a driver lies within the node (or extends a node that grows), is
+ * aligned to the node's limits and not longer than they allow.
+ *  2. The tracked range is the padded one, computed before tracking; it never widens. A padded
+ * write serialises, because between its read and its write nobody else may touch the block.
+ *  3. Nothing here keeps state: everything is on the stack of the request. */
+#include "block/io/pipeline.h"
+#include <errno.h>
+#include "block/driver.h"
+#include "block/io/guard.h"
+#include "block/map/map.h"
+#include "util/assert.h"
+#include "util/range.h"
+
+static bool is_mutation(uint8_t op)
+{
+    return op == ASH_WRITE || op == ASH_ZERO || op == ASH_DISCARD;
+}
+
+/* Whether the range is one the node has, or may come to have by this request. */
+static int check_range(const struct ash_edge *edge, const struct ash_io *io)
+{
+    const struct ash_node *node = edge->child;
+    if (!ash_range_valid(io->offset, io->bytes)) {
+        return -EIO;
+    }
+    if (ash_likely(io->offset + io->bytes <= node->size_bytes)) {
+        return 0;
+    }
+    bool extends = (io->op == ASH_WRITE || io->op == ASH_ZERO) &&
+                   (node->flags & ASH_NODE_GROWS) != 0 && (edge->needs & ASH_RIGHT_RESIZE) != 0;
+    return extends ? 0 : -EIO;
+}
+
+static int check(const struct ash_edge *edge, const struct ash_io *io)
+{
+    ash_assert(io->op < ASH_OP_COUNT);
+    if (is_mutation(io->op)) {
+        if (!ash_node_writable(edge->child)) {
+            return -EPERM;
+        }
+        ash_assert((edge->needs & (ASH_RIGHT_WRITE | ASH_RIGHT_REWRITE)) != 0);
+    }
+    if (io->op == ASH_FLUSH) {
+        return 0;
+    }
+    return check_range(edge, io);
+}
+
+int ash_dispatch(struct ash_node *node, const struct ash_io *io)
+{
+    if (node->map != NULL) {
+        return ash_map_io(node, io);
+    }
+    if (ash_likely(node->driver->io[io->op] != NULL)) {
+        return node->driver->io[io->op](node, io);
+    }
+    if (node->driver->kind == ASH_DRIVER_FILTER) {
+        return ash_edge_io(node->file, io);
+    }
+    if (io->op == ASH_STATUS) {
+        *io->status =
+            (struct ash_status){.flags = ASH_STATUS_DATA | ASH_STATUS_ALLOCATED | ASH_STATUS_OFFSET,
+                                .bytes = io->bytes,
+                                .host_offset = io->offset,
+                                .node = node,
+                                .host = node};
+        return 0;
+    }
+    return io->op == ASH_FLUSH || io->op == ASH_DISCARD ? 0 : -ENOTSUP;
+}
+
+/* What a node may be asked to do instead of what was asked: a write of zeroes by detect-zeroes, or
+ * nothing for a discard that is not wanted. */
+static void rewrite(const struct ash_node *node, struct ash_io *io)
+{
+    if (ash_likely((node->flags & (ASH_NODE_DETECT_ZEROES | ASH_NODE_DISCARD)) ==
+                   ASH_NODE_DISCARD)) {
+        return;
+    }
+    if (io->op == ASH_WRITE && (node->flags & ASH_NODE_DETECT_ZEROES) != 0 &&
+        (io->flags & ASH_IO_COMPRESS) == 0 && ash_iov_is_zero(io->iov, io->bytes)) {
+        io->op = ASH_ZERO;
+        if ((node->flags & ASH_NODE_DETECT_UNMAP) != 0) {
+            io->flags |= ASH_REQ_UNMAP;
+        }
+    }
+    if ((node->flags & ASH_NODE_DISCARD) == 0) {
+        io->flags &= ~ASH_REQ_UNMAP;
+    }
+}
+
+ASH_CO_FN static int run(struct ash_node *node, const struct ash_io *io,
+                         const struct ash_alignment *alignment)
+{
+    switch (io->op) {
+    case ASH_READ:
+    case ASH_WRITE:
+        if (ash_unlikely(alignment->head != 0 || alignment->tail != 0)) {
+            return ash_align_run(node, io, alignment);
+        }
+        return ash_split_run(node, io);
+    case ASH_ZERO:
+        return ash_zero_run(node, io);
+    case ASH_DISCARD:
+        return ash_discard_run(node, io);
+    default:
+        return ash_dispatch(node, io);
+    }
+}
+
+/* A read by a parent node that reaches beyond the end finds zeroes there: the last cluster of an
+ * image need not be complete. */
+ASH_CO_FN static int read_across_end(struct ash_edge *edge, const struct ash_io *io)
+{
+    uint64_t end = edge->child->size_bytes;
+    uint64_t inside = io->offset < end ? end - io->offset : 0;
+    ash_iov_fill(ash_iov_advance(io->iov, inside), 0, io->bytes - inside);
+    if (inside == 0) {
+        return 0;
+    }
+    struct ash_io part = *io;
+    part.bytes = inside;
+    return ash_edge_io(edge, &part);
+}
+
+int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
+{
+    struct ash_node *node = edge->child;
+    struct ash_io io = *asked;
+
+    int ret = check(edge, &io);
+    if (ash_unlikely(ret < 0)) {
+        if (io.op == ASH_READ && edge->parent != NULL && ash_range_valid(io.offset, io.bytes)) {
+            return read_across_end(edge, &io);
+        }
+        return ret;
+    }
+    if (io.bytes == 0 && io.op != ASH_FLUSH) {
+        return 0;
+    }
+    if (ash_unlikely(ash_guard_applies(node, &io))) {
+        return ash_guard_write(edge, &io);
+    }
+    rewrite(node, &io);
+
+    struct ash_alignment alignment;
+    ash_align_plan(node, &io, &alignment);
+    bool padded_write = io.op == ASH_WRITE && (alignment.head != 0 || alignment.tail != 0);
+
+    struct ash_request request;
+    ash_track_begin(&request, node, io.op, alignment.offset, alignment.bytes,
+                    padded_write || (io.flags & ASH_IO_SERIALISE) != 0);
+    ret = run(node, &io, &alignment);
+    ash_track_end(&request);
+    return ret;
+}
+
+ASH_CO_FN static int edge_buffer_io(struct ash_edge *edge, uint8_t op, uint64_t offset,
+                                    void *buffer, uint64_t bytes, uint32_t flags)
+{
+    struct iovec vec = {buffer, bytes};
+    struct ash_io io = {
+        .op = op, .flags = flags, .offset = offset, .bytes = bytes, .iov = ash_iov_of(&vec, 1)};
+    return ash_edge_io(edge, &io);
+}
+
+int ash_edge_read(struct ash_edge *edge, uint64_t offset, void *buffer, uint64_t bytes)
+{
+    return edge_buffer_io(edge, ASH_READ, offset, buffer, bytes, 0);
+}
+
+int ash_edge_write(struct ash_edge *edge, uint64_t offset, const void *buffer, uint64_t bytes,
+                   uint32_t flags)
+{
+    return edge_buffer_io(edge, ASH_WRITE, offset, (void *)buffer, bytes, flags);
+}
+
+int ash_edge_zero(struct ash_edge *edge, uint64_t offset, uint64_t bytes, uint32_t flags)
+{
+    struct ash_io io = {.op = ASH_ZERO, .flags = flags, .offset = offset, .bytes = bytes};
+    return ash_edge_io(edge, &io);
+}
+
+int ash_edge_discard(struct ash_edge *edge, uint64_t offset, uint64_t bytes)
+{
+    struct ash_io io = {.op = ASH_DISCARD, .offset = offset, .bytes = bytes};
+    return ash_edge_io(edge, &io);
+}
+
+int ash_edge_flush(struct ash_edge *edge)
+{
+    struct ash_io io = {.op = ASH_FLUSH};
+    return ash_edge_io(edge, &io);
+}

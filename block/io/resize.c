@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Changing the length of a node.
+ *
+ * Invariants:
+ *  1. The range that appears or goes is tracked as a serialising request: no other request is in
+ * the driver there meanwhile (a write beyond the end that races a truncate is lost on some file
+ *     systems).
+ *  2. What appears reads as zeroes, whatever a longer backing file holds there.
+ *  3. What walks found in that range, in this node or above it, is forgotten. */
+#include <errno.h>
+#include <inttypes.h>
+#include "block/driver.h"
+#include "block/graph/node.h"
+#include "block/map/map.h"
+#include "util/assert.h"
+
+/* Covers what a longer backing file would show in the new range. */
+ASH_CO_FN static int hide_backing(struct ash_node *node, uint64_t from, struct ash_error *error)
+{
+    uint64_t end =
+        node->backing != NULL ? ASH_MIN(node->size_bytes, node->backing->child->size_bytes) : 0;
+    if (node->map == NULL || from >= end) {
+        return 0;
+    }
+    struct ash_io io = {.op = ASH_ZERO, .offset = from, .bytes = end - from};
+    int ret = ash_map_io(node, &io);
+    if (ret < 0) {
+        return ash_error_errno(error, ret,
+                               "Cannot cover what the backing file of '%s' holds from %" PRIu64
+                               " on with zeroes",
+                               node->filename, from);
+    }
+    return 0;
+}
+
+int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int prealloc,
+                    struct ash_error *error)
+{
+    struct ash_node *node = edge->child;
+    ash_assert((edge->needs & ASH_RIGHT_RESIZE) != 0);
+    if (bytes > INT64_MAX - 511) {
+        return ash_error_set(error, -EFBIG, "'%s' cannot become %" PRIu64 " bytes long",
+                             node->filename, bytes);
+    }
+    if (!ash_node_writable(node)) {
+        return ash_error_set(error, -EPERM, "'%s' is read-only", node->filename);
+    }
+    if (node->driver->resize == NULL) {
+        return ash_error_set(error, -ENOTSUP, "Driver '%s' cannot change the length of '%s'",
+                             node->driver->name, node->filename);
+    }
+    uint64_t old = node->size_bytes;
+    if (bytes < old && (flags & ASH_RESIZE_SHRINK) == 0) {
+        return ash_error_set(error, -EINVAL, "Shrinking '%s' was not allowed", node->filename);
+    }
+    uint64_t from = ASH_MIN(old, bytes);
+    struct ash_request request;
+    ash_track_begin(&request, node, ASH_ZERO, from, INT64_MAX - from, true);
+    old = node->size_bytes; /* somebody may have changed it while this call waited */
+    int ret = node->driver->resize(node, bytes, (enum ash_prealloc)prealloc, error);
+    if (ret >= 0 && node->size_bytes > old) {
+        ret = hide_backing(node, old, error);
+    }
+    ash_map_forget(node, from, INT64_MAX - from);
+    ash_track_end(&request);
+    return ret;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Walking a chain of mapped nodes: a loop over lookups, never a recursion.
+ *
+ * A walk passes mapped nodes only. A filter or a protocol node ends it: there the range is data of
+ * that node, behind its edge's whole pipeline. What lies beyond the end of a shorter backing node
+ * reads as zeroes.
+ *
+ * The walk's answer is remembered in the topmost node, if the chain has more than one layer, and
+ * only for walks to the very end of the chain. Coded extents are not remembered: decoding them
+ * costs more than the walk. */
+#include "block/map/map.h"
+#include <errno.h>
+#include <glib.h>
+#include "block/map/walk_cache.h"
+#include "util/assert.h"
+
+struct ash_map *ash_map_new(struct ash_node *node)
+{
+    struct ash_map *map = g_new0(struct ash_map, 1);
+    ash_list_init(&map->pins);
+    ash_list_init(&map->locks);
+    map->unit_bytes = node->limits.cluster != 0 ? node->limits.cluster : 1;
+    return map;
+}
+
+void ash_map_free(struct ash_map *map)
+{
+    ash_assert(ash_list_empty(&map->pins));
+    ash_assert(ash_list_empty(&map->locks));
+    if (map->cache != NULL) {
+        ash_walk_cache_free(map->cache);
+    }
+    g_free(map);
+}
+
+void ash_map_forget(struct ash_node *node, uint64_t offset, uint64_t bytes)
+{
+    if (node->map != NULL && node->map->cache != NULL) {
+        ash_walk_cache_forget(node->map->cache, offset, bytes);
+    }
+    /* A chain is long but seldom branches: go up in a loop, and recurse only for further parents.
+     */
+    struct ash_node *above = node;
+    while (above != NULL) {
+        struct ash_node *next = NULL;
+        ash_list_for_each(edge, &above->parents, struct ash_edge, child_link)
+        {
+            struct ash_node *parent = edge->parent;
+            if (parent == NULL || (edge->role != ASH_ROLE_BACKING && parent->map != NULL)) {
+                continue;
+            }
+            if (next != NULL) {
+                ash_map_forget(parent, offset, bytes);
+                continue;
+            }
+            if (parent->map != NULL && parent->map->cache != NULL) {
+                ash_walk_cache_forget(parent->map->cache, offset, bytes);
+            }
+            next = parent;
+        }
+        above = next;
+    }
+}
+
+/* One step down each turn, until a layer decides. */
+ASH_CO_FN static int descend(struct ash_node *top, const struct ash_node *base, uint64_t offset,
+                             uint64_t bytes, struct ash_walk_find *find)
+{
+    struct ash_node *node = top;
+    struct ash_edge *via = NULL;
+    struct ash_extent *extent = &find->extent;
+    *extent = (struct ash_extent){.kind = ASH_EXTENT_ZERO, .bytes = bytes};
+    find->depth = 0;
+    for (;;) {
+        find->owner = node;
+        if (offset >= node->size_bytes) {
+            *extent = (struct ash_extent){.kind = ASH_EXTENT_ZERO, .bytes = bytes};
+            return 0;
+        }
+        bytes = ASH_MIN(bytes, node->size_bytes - offset);
+        if (node->map == NULL) {
+            *extent = (struct ash_extent){.kind = ASH_EXTENT_DATA,
+                                          .through = true,
+                                          .bytes = bytes,
+                                          .edge = via,
+                                          .host_offset = offset};
+            return 0;
+        }
+        int ret = node->driver->map->lookup(node, offset, bytes, extent);
+        if (ret < 0) {
+            return ret;
+        }
+        ash_assert(extent->bytes > 0);
+        ash_assert(extent->bytes <= bytes);
+        bytes = extent->bytes;
+        if (extent->kind != ASH_EXTENT_UNALLOCATED) {
+            return 0;
+        }
+        via = node->backing;
+        if (via == NULL || via->child == base) {
+            if (base == NULL) {
+                extent->kind = ASH_EXTENT_ZERO;
+                extent->edge = NULL;
+            }
+            return 0;
+        }
+        node = via->child;
+        find->depth++;
+    }
+}
+
+static void pin_find(struct ash_pin *pin, const struct ash_walk_find *find)
+{
+    const struct ash_extent *extent = &find->extent;
+    if (extent->kind == ASH_EXTENT_DATA) {
+        ash_pin_take(pin, find->owner, extent->edge, extent->host_offset, extent->bytes);
+    } else if (extent->kind == ASH_EXTENT_CODED) {
+        ash_pin_take(pin, find->owner, extent->edge, extent->host_offset, extent->coded_bytes);
+    } else {
+        pin->node = NULL;
+    }
+}
+
+ASH_CO_FN static int walk(struct ash_node *top, const struct ash_node *base, uint64_t offset,
+                          uint64_t bytes, struct ash_walk_find *find)
+{
+    if (top->backing == NULL || base != NULL) {
+        return descend(top, base, offset, bytes, find);
+    }
+    if (top->map->cache == NULL) {
+        top->map->cache = ash_walk_cache_new(top);
+    }
+    struct ash_walk_cache *cache = top->map->cache;
+    if (ash_walk_cache_lookup(cache, offset, bytes, find)) {
+        return 0;
+    }
+    struct ash_walk walk;
+    ash_walk_begin(cache, &walk, offset, bytes);
+    int ret = descend(top, base, offset, bytes, find);
+    bool worth =
+        ret == 0 && (find->extent.kind == ASH_EXTENT_DATA || find->extent.kind == ASH_EXTENT_ZERO);
+    ash_walk_end(cache, &walk, worth ? find : NULL);
+    return ret;
+}
+
+int ash_map_walk(struct ash_node *top, const struct ash_node *base, uint64_t offset, uint64_t bytes,
+                 struct ash_extent *extent, struct ash_node **owner, uint32_t *depth,
+                 struct ash_pin *pin)
+{
+    ash_assert(bytes > 0);
+    struct ash_walk_find find;
+    int ret = walk(top, base, offset, bytes, &find);
+    if (ret < 0) {
+        pin->node = NULL;
+        return ret;
+    }
+    pin_find(pin, &find);
+    *extent = find.extent;
+    *owner = find.owner;
+    *depth = find.depth;
+    return 0;
+}
