@@ -10,8 +10,8 @@
 
 struct ash_block {
     struct ash_loop *loop;
-    struct ash_list nodes;       /* of struct ash_node, in order of opening */
-    uint64_t next_id;            /* for generated node names */
+    struct ash_list nodes; /* of struct ash_node, in order of opening */
+    uint64_t next_id;      /* for generated node names */
     struct ash_budget budget;
 };
 

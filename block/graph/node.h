@@ -28,78 +28,79 @@ enum ash_role {
 
 /* Rights. `needs`: what the parent does through the edge. `allows`: what it can bear others to do.
  * The order is that of the bytes by which processes lock image files. */
-#define ASH_RIGHT_READ (1u << 0)      /* read, and find a consistent image */
+#define ASH_RIGHT_READ (1u << 0) /* read, and find a consistent image */
 #define ASH_RIGHT_WRITE (1u << 1)
-#define ASH_RIGHT_REWRITE (1u << 2)   /* write the same contents: as copy-on-read does */
+#define ASH_RIGHT_REWRITE (1u << 2) /* write the same contents: as copy-on-read does */
 #define ASH_RIGHT_RESIZE (1u << 3)
 #define ASH_RIGHT_ALL 0xfu
 
 struct ash_edge {
-    struct ash_node *parent;   /* NULL: a disk's edge */
+    struct ash_node *parent; /* NULL: a disk's edge */
     struct ash_node *child;
-    const char *name;          /* "file", "backing", "root": static */
+    const char *name; /* "file", "backing", "root": static */
     enum ash_role role;
     uint32_t needs;
     uint32_t allows;
     struct ash_list parent_link; /* in parent->children */
     struct ash_list child_link;  /* in child->parents */
-    void *user;                /* of a disk's edge: the disk */
+    void *user;                  /* of a disk's edge: the disk */
 };
 
-/* What a driver asks of requests. 0 where there is no bound. Sizes in bytes; alignments are powers of
- * two, and every maximum is a multiple of request_alignment. */
+/* What a driver asks of requests. 0 where there is no bound. Sizes in bytes; alignments are powers
+ * of two, and every maximum is a multiple of request_alignment. */
 struct ash_limits {
     uint32_t request_alignment; /* of offset and length of reads and writes; >= 1 */
     uint32_t memory_alignment;  /* of each piece of the vector and its length; >= 1 */
     uint32_t iov_max;           /* pieces */
     uint32_t transfer_max;
     uint64_t zero_max;
-    uint32_t zero_alignment;    /* below it, zeroes are written as data; 0: request_alignment */
+    uint32_t zero_alignment; /* below it, zeroes are written as data; 0: request_alignment */
     uint64_t discard_max;
     uint32_t discard_alignment; /* what does not fill it is dropped; 0: request_alignment */
     uint32_t optimal;
-    uint32_t cluster;           /* allocation unit of a format; 0: none */
+    uint32_t cluster; /* allocation unit of a format; 0: none */
 };
 
-#define ASH_NODE_WRITE (1u << 0)       /* opened for writing */
-#define ASH_NODE_DISCARD (1u << 1)     /* discard=unmap */
-#define ASH_NODE_DIRECT (1u << 2)      /* cache.direct */
-#define ASH_NODE_NO_FLUSH (1u << 3)    /* cache.no-flush */
+#define ASH_NODE_WRITE (1u << 0)    /* opened for writing */
+#define ASH_NODE_DISCARD (1u << 1)  /* discard=unmap */
+#define ASH_NODE_DIRECT (1u << 2)   /* cache.direct */
+#define ASH_NODE_NO_FLUSH (1u << 3) /* cache.no-flush */
 #define ASH_NODE_FORCE_SHARE (1u << 4)
 #define ASH_NODE_AUTO_READ_ONLY (1u << 5)
 #define ASH_NODE_DETECT_ZEROES (1u << 6)
 #define ASH_NODE_DETECT_UNMAP (1u << 7) /* detect-zeroes=unmap */
-#define ASH_NODE_PROBED (1u << 8)      /* the format was guessed */
-#define ASH_NODE_NO_BACKING (1u << 9)  /* the chain below is left closed on purpose */
-#define ASH_NODE_CHECK (1u << 10)      /* opened to be checked: dirty and corrupt images open too, and
-                                          nothing is repaired on the way */
+#define ASH_NODE_PROBED (1u << 8)       /* the format was guessed to be raw: block/io/guard.h */
+#define ASH_NODE_NO_BACKING (1u << 9)   /* the chain below is left closed on purpose */
+#define ASH_NODE_CHECK                                                                             \
+    (1u << 10) /* opened to be checked: dirty and corrupt images open too, and                     \
+                  nothing is repaired on the way */
 #define ASH_NODE_NO_LOCK (1u << 11)
 #define ASH_NODE_HEADER_URLS (1u << 12) /* the caller lets header strings be json: or URLs */
-#define ASH_NODE_GROWS (1u << 13)      /* set by a driver: a write beyond the end extends the node */
+#define ASH_NODE_GROWS (1u << 13) /* set by a driver: a write beyond the end extends the node */
 #define ASH_NODE_BACKING_FILE (1u << 14) /* opened as somebody's backing node */
 
 struct ash_node {
     struct ash_loop *loop;
     const struct ash_driver *driver;
-    void *state;                 /* driver->state_size bytes */
-    char *name;                  /* unique on the loop; "#block7" if the user gave none */
-    char *filename;              /* the path, or a text that names the node in messages; never NULL */
-    json_t *options;             /* as opened: for "json:" file names; never NULL */
-    uint32_t flags;              /* ASH_NODE_* */
-    uint32_t refs;               /* edges to it, and holders of a pointer */
+    void *state;     /* driver->state_size bytes */
+    char *name;      /* unique on the loop; "#block7" if the user gave none */
+    char *filename;  /* the path, or a text that names the node in messages; never NULL */
+    json_t *options; /* as opened: for "json:" file names; never NULL */
+    uint32_t flags;  /* ASH_NODE_* */
+    uint32_t refs;   /* edges to it, and holders of a pointer */
     uint64_t size_bytes;
     struct ash_limits limits;
-    struct ash_list parents;     /* of edges, by child_link */
-    struct ash_list children;    /* of edges, by parent_link */
-    struct ash_edge *file;       /* the children by role; NULL where there is none */
+    struct ash_list parents;  /* of edges, by child_link */
+    struct ash_list children; /* of edges, by parent_link */
+    struct ash_edge *file;    /* the children by role; NULL where there is none */
     struct ash_edge *data;
     struct ash_edge *backing;
-    char *backing_file;          /* from the header, or NULL */
-    char *backing_format;        /* from the header, or NULL */
+    char *backing_file;   /* from the header, or NULL */
+    char *backing_format; /* from the header, or NULL */
     struct ash_track track;
-    struct ash_map *map;         /* of nodes whose driver maps: locks, pins, what walks found */
-    struct ash_list nodes_link;  /* in the loop's list of nodes */
-    void *lock_state;            /* of the file driver */
+    struct ash_map *map;        /* of nodes whose driver maps: locks, pins, what walks found */
+    struct ash_list nodes_link; /* in the loop's list of nodes */
+    void *lock_state;           /* of the file driver */
 };
 
 /* Takes a reference; the owner thread. */
@@ -123,7 +124,8 @@ static inline bool ash_node_writable(const struct ash_node *node)
     return (node->flags & ASH_NODE_WRITE) != 0;
 }
 
-/* "qcow2 image 'a.qcow2'": for the beginning of messages; valid until the next call with `buffer`. */
+/* "qcow2 image 'a.qcow2'": for the beginning of messages; valid until the next call with `buffer`.
+ */
 const char *ash_node_label(const struct ash_node *node, char buffer[static 300]);
 
 #endif

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Opening nodes from descriptions.
  *
- * A description is a JSON object: "driver", the driver's own options, "file" for what lies below, and
- * the options of every node: node-name, read-only, auto-read-only, discard, detect-zeroes, force-share,
- * cache.direct, cache.no-flush. Without "driver" the format is probed. "backing" may be an object, a
- * node name, null (no backing), or absent: then the header's string decides, as a path relative to the
- * image, and only as a path unless ASH_NODE_HEADER_URLS. Chains are opened by a loop; the same file
- * twice in a chain is refused. */
+ * A description is a JSON object: "driver", the driver's own options, "file" for what lies below,
+ * and the options of every node: node-name, read-only, auto-read-only, discard, detect-zeroes,
+ * force-share, cache.direct, cache.no-flush. Without "driver" the format is probed. "backing" may
+ * be an object, a node name, null (no backing), or absent: then the header's string decides, as a
+ * path relative to the image, and only as a path unless ASH_NODE_HEADER_URLS. Chains are opened by
+ * a loop; the same file twice in a chain is refused. */
 #ifndef ASH_BLOCK_GRAPH_OPEN_H
 #define ASH_BLOCK_GRAPH_OPEN_H
 
@@ -14,8 +14,8 @@
 
 #define ASH_CHAIN_DEPTH_MAX 4096
 
-/* Opens a node and all below it. `description` is not changed. `flags`: the ASH_NODE_* that hold where
- * the description does not say otherwise. The caller gets one reference. */
+/* Opens a node and all below it. `description` is not changed. `flags`: the ASH_NODE_* that hold
+ * where the description does not say otherwise. The caller gets one reference. */
 ASH_CO_FN int ash_node_open(struct ash_loop *loop, const json_t *description, uint32_t flags,
                             struct ash_node **node, struct ash_error *error);
 

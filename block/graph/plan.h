@@ -2,9 +2,9 @@
 /* Plans: the only way to change a graph.
  *
  * A plan collects edits, then: solves rights and checks shape without touching anything; prepares
- * (may yield and may fail: file locks, reopening, header updates); commits, which cannot fail. When it
- * fails nothing has changed. The nodes edited are quiet: opening ones have no users yet, others are
- * paused by the caller (asserted). */
+ * (may yield and may fail: file locks, reopening, header updates); commits, which cannot fail. When
+ * it fails nothing has changed. The nodes edited are quiet: opening ones have no users yet, others
+ * are paused by the caller (asserted). */
 #ifndef ASH_BLOCK_GRAPH_PLAN_H
 #define ASH_BLOCK_GRAPH_PLAN_H
 
@@ -33,8 +33,8 @@ void ash_plan_rights(struct ash_plan *plan, struct ash_edge *edge, uint32_t need
 /* Reopens a node with other flags (ASH_NODE_WRITE, DIRECT, NO_FLUSH, DISCARD). */
 void ash_plan_reopen(struct ash_plan *plan, struct ash_node *node, uint32_t flags);
 
-/* Carries the plan out or leaves all as it was. -EPERM: rights conflict, naming both parents; -ELOOP:
- * a cycle; -E2BIG: nesting. */
+/* Carries the plan out or leaves all as it was. -EPERM: rights conflict, naming both parents;
+ * -ELOOP: a cycle; -E2BIG: nesting. */
 ASH_CO_FN int ash_plan_run(struct ash_plan *plan, struct ash_error *error);
 
 /* The union of what the parents of a node need, and what all of them allow. */

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Opening a graph from a description: one layer with what it stands on, then its backing file, and
+ * so on down the chain in a loop.
+ *
+ * Invariants:
+ *  1. What failed half-way is taken apart again: nothing stays open after an error.
+ *  2. The depth of "file" under "file" is bounded by ASH_NESTING_MAX, that of a chain by
+ *     ASH_CHAIN_DEPTH_MAX, and no file occurs twice in a chain.
+ *  3. A format is guessed from the file's bytes only where nobody named it, and a raw image that
+ * was guessed is marked. */
+#include "block/graph/open.h"
+#include <errno.h>
+#include <glib.h>
+#include <string.h>
+#include "block/driver.h"
+#include "block/graph/describe.h"
+#include "block/graph/edge.h"
+#include "block/graph/plan.h"
+#include "block/map/map.h"
+#include "util/assert.h"
+#include "util/json.h"
+
+#define PROBE_BYTES 2048
+
+ASH_CO_FN static int open_layer(struct ash_loop *loop, const json_t *description, uint32_t flags,
+                                unsigned nesting, struct ash_node **node, struct ash_error *error);
+
+/* What a child gets where its description says nothing. */
+static uint32_t flags_of_child(uint32_t flags, enum ash_role role)
+{
+    uint32_t inherited = ASH_NODE_DIRECT | ASH_NODE_NO_FLUSH | ASH_NODE_FORCE_SHARE |
+                         ASH_NODE_NO_LOCK | ASH_NODE_HEADER_URLS | ASH_NODE_AUTO_READ_ONLY;
+    uint32_t child = (flags & inherited) | ASH_NODE_DISCARD;
+    if (role == ASH_ROLE_BACKING) {
+        return child | ASH_NODE_AUTO_READ_ONLY | ASH_NODE_BACKING_FILE;
+    }
+    return child | (flags & ASH_NODE_WRITE);
+}
+
+/* Reads the first bytes and names the driver. */
+ASH_CO_FN static int probe(struct ash_node *file, const struct ash_driver **driver,
+                           struct ash_error *error)
+{
+    uint8_t head[PROBE_BYTES] = {0};
+    struct ash_edge *edge =
+        ash_edge_new(NULL, file, "probe", ASH_ROLE_DISK, ASH_RIGHT_READ, ASH_RIGHT_ALL, NULL);
+    size_t bytes = ASH_MIN(file->size_bytes, sizeof(head));
+    int ret = ash_edge_read(edge, 0, head, bytes);
+    ash_edge_free(edge);
+    if (ret < 0) {
+        return ash_error_errno(error, ret, "Could not read image for determining its format");
+    }
+    *driver = ash_driver_probe(head, bytes);
+    return 0;
+}
+
+/* The node under "file": an object, a node's name, or nothing. */
+ASH_CO_FN static int open_file_child(struct ash_loop *loop, json_t *description, uint32_t flags,
+                                     unsigned nesting, struct ash_node **file,
+                                     struct ash_error *error)
+{
+    json_t *child = json_object_get(description, "file");
+    if (child == NULL) {
+        return ash_error_set(error, -EINVAL, "A block device must be specified for \"file\"");
+    }
+    if (json_is_string(child)) {
+        *file = ash_node_find(loop, json_string_value(child));
+        if (*file == NULL) {
+            return ash_error_set(error, -ENODEV, "Cannot find device='' nor node-name='%s'",
+                                 json_string_value(child));
+        }
+        ash_node_ref(*file);
+        return 0;
+    }
+    if (!json_is_object(child)) {
+        return ash_error_set(error, -EINVAL, "Parameter 'file' expects an object or a node name");
+    }
+    json_t *copy = json_copy(child);
+    if (json_object_get(copy, "driver") == NULL && json_object_get(copy, "file") == NULL) {
+        json_object_set_new(copy, "driver", json_string("file"));
+    }
+    int ret =
+        open_layer(loop, copy, flags_of_child(flags, ASH_ROLE_FILE), nesting + 1, file, error);
+    json_decref(copy);
+    return ret;
+}
+
+static int choose_driver(const struct ash_node_options *options, const struct ash_driver **driver,
+                         struct ash_error *error)
+{
+    *driver = NULL;
+    if (options->driver == NULL) {
+        return 0;
+    }
+    *driver = ash_driver_find(options->driver);
+    if (*driver == NULL) {
+        return ash_error_set(error, -EINVAL, "Unknown driver '%s'", options->driver);
+    }
+    return 0;
+}
+
+ASH_CO_FN static int attach_file(struct ash_node *node, struct ash_node *file,
+                                 struct ash_error *error)
+{
+    struct ash_edge *edge;
+    struct ash_plan *plan = ash_plan_new(node->loop);
+    ash_plan_attach(plan, node, file, "file", ASH_ROLE_FILE, 0, ASH_RIGHT_ALL, NULL, &edge);
+    int ret = ash_plan_run(plan, error);
+    ash_plan_free(plan);
+    if (ret == 0) {
+        g_free(node->filename);
+        node->filename = g_strdup(file->filename);
+    }
+    return ret;
+}
+
+/* Parses the driver's own options; `description` has lost the general ones. */
+static int take_driver_options(struct ash_node *node, json_t *description, struct ash_error *error)
+{
+    const struct ash_driver *driver = node->driver;
+    if (driver->options != NULL) {
+        ash_options_init(driver->options, node->state);
+        int ret = ash_options_take(driver->options, description, node->state, error);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    const char *kind = driver->kind == ASH_DRIVER_PROTOCOL ? "Block protocol" : "Block format";
+    char *what = g_strdup_printf("%s '%s'", kind, driver->name);
+    int ret = ash_options_refuse_rest(description, what, error);
+    g_free(what);
+    return ret;
+}
+
+/* The limits, and the map of a driver that has one. */
+static void settle(struct ash_node *node)
+{
+    if (node->driver->limits != NULL) {
+        node->driver->limits(node, &node->limits);
+    }
+    ash_assert(node->limits.request_alignment >= 1);
+    ash_assert(node->limits.memory_alignment >= 1);
+    if (node->driver->map != NULL) {
+        node->map = ash_map_new(node);
+    }
+}
+
+/* Makes and opens the node. The reference to `file` passes to the node's edge, or is dropped. */
+ASH_CO_FN static int open_node(struct ash_loop *loop, const struct ash_driver *driver,
+                               const struct ash_node_options *options, json_t *rest,
+                               struct ash_node *file, struct ash_node **result,
+                               struct ash_error *error)
+{
+    struct ash_node *node = ash_node_new(loop, driver, options->name, options->flags);
+    json_t *own = json_copy(rest);
+    json_object_del(own, "file");
+    if (driver->backing) {
+        json_object_del(own, "backing");
+    }
+    int ret = take_driver_options(node, own, error);
+    json_decref(own);
+    if (ret == 0 && file != NULL) {
+        ret = attach_file(node, file, error);
+    }
+    if (file != NULL) {
+        ash_node_unref(file);
+    }
+    if (ret == 0) {
+        ret = driver->open(node, error);
+    }
+    if (ret < 0) {
+        ash_node_discard(node);
+        return ret;
+    }
+    settle(node);
+    *result = node;
+    return 0;
+}
+
+ASH_CO_FN static int open_driver(struct ash_loop *loop, struct ash_node_options *options,
+                                 json_t *rest, unsigned nesting, struct ash_node **node,
+                                 struct ash_error *error)
+{
+    const struct ash_driver *driver;
+    int ret = choose_driver(options, &driver, error);
+    if (ret < 0) {
+        return ret;
+    }
+    if (options->name != NULL && ash_node_find(loop, options->name) != NULL) {
+        return ash_error_set(error, -EEXIST, "Duplicate nodes with node-name='%s'", options->name);
+    }
+    struct ash_node *file = NULL;
+    if (driver == NULL || driver->kind != ASH_DRIVER_PROTOCOL) {
+        ret = open_file_child(loop, rest, options->flags, nesting, &file, error);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (driver == NULL) {
+        ret = probe(file, &driver, error);
+        if (ret < 0) {
+            ash_node_unref(file);
+            return ret;
+        }
+        if (driver == ash_driver_find("raw")) {
+            options->flags |= ASH_NODE_PROBED;
+            if ((options->flags & ASH_NODE_WRITE) != 0) {
+                ash_log(loop, ASH_LOG_WARNING,
+                        "Image format was not specified for '%s' and probing guessed raw. "
+                        "Automatically detecting the format is dangerous for raw images, write "
+                        "operations on block 0 will be restricted. Specify the 'raw' format "
+                        "explicitly to remove the restrictions.",
+                        file->filename);
+            }
+        }
+    }
+    return open_node(loop, driver, options, rest, file, node, error);
+}
+
+static int open_layer(struct ash_loop *loop, const json_t *description, uint32_t flags,
+                      unsigned nesting, struct ash_node **node, struct ash_error *error)
+{
+    if (nesting > ASH_NESTING_MAX) {
+        return ash_error_set(error, -E2BIG, "More than %d nodes above one another through \"file\"",
+                             ASH_NESTING_MAX);
+    }
+    json_t *rest = json_deep_copy(description);
+    struct ash_node_options options = {NULL, NULL, 0};
+    int ret = ash_json_expand(rest, error);
+    if (ret == 0) {
+        ret = ash_node_options_take(rest, flags, &options, error);
+    }
+    if (ret == 0) {
+        ret = open_driver(loop, &options, rest, nesting, node, error);
+    }
+    if (ret == 0) {
+        json_decref((*node)->options);
+        (*node)->options = json_deep_copy(description);
+        ash_json_expand((*node)->options, NULL);
+    }
+    ash_node_options_clear(&options);
+    json_decref(rest);
+    return ret;
+}
+
+/* What stands below `node` in the chain: 1 and a description or an existing node, 0: nothing. */
+static int backing_of(struct ash_node *node, json_t **description, struct ash_node **existing,
+                      struct ash_error *error)
+{
+    *description = NULL;
+    *existing = NULL;
+    if (!node->driver->backing || (node->flags & ASH_NODE_NO_BACKING) != 0) {
+        return 0;
+    }
+    json_t *backing = json_object_get(node->options, "backing");
+    if (json_is_null(backing)) {
+        return 0;
+    }
+    if (json_is_string(backing) && json_string_length(backing) == 0) {
+        return 0;
+    }
+    if (json_is_string(backing)) {
+        *existing = ash_node_find(node->loop, json_string_value(backing));
+        if (*existing == NULL) {
+            return ash_error_set(error, -ENODEV, "Cannot find device='' nor node-name='%s'",
+                                 json_string_value(backing));
+        }
+        ash_node_ref(*existing);
+        return 1;
+    }
+    if (json_is_object(backing) && (json_object_size(backing) > 1 || node->backing_file == NULL ||
+                                    json_object_get(backing, "driver") == NULL)) {
+        *description = json_deep_copy(backing);
+        return 1;
+    }
+    if (backing != NULL && !json_is_object(backing)) {
+        return ash_error_set(error, -EINVAL,
+                             "Parameter 'backing' expects an object or a node name");
+    }
+    if (node->backing_file == NULL) {
+        return 0;
+    }
+    *description = ash_describe_backing(node, error);
+    if (*description == NULL) {
+        return -EINVAL;
+    }
+    if (backing != NULL) { /* {"driver": ...} alone says what the header's file is */
+        json_object_set(*description, "driver", json_object_get(backing, "driver"));
+    }
+    return 1;
+}
+
+/* Whether the file was met before in this chain. */
+static int check_repeated(GHashTable *seen, const struct ash_node *node, struct ash_error *error)
+{
+    if (node->filename[0] == '\0') {
+        return 0;
+    }
+    if (!g_hash_table_add(seen, g_canonicalize_filename(node->filename, NULL))) {
+        return ash_error_set(error, -ELOOP, "Backing file '%s' creates an infinite loop.",
+                             node->filename);
+    }
+    return 0;
+}
+
+ASH_CO_FN static int attach_backing(struct ash_node *node, struct ash_node *backing,
+                                    struct ash_error *error)
+{
+    struct ash_edge *edge;
+    struct ash_plan *plan = ash_plan_new(node->loop);
+    ash_plan_attach(plan, node, backing, "backing", ASH_ROLE_BACKING, 0, ASH_RIGHT_ALL, NULL,
+                    &edge);
+    int ret = ash_plan_run(plan, error);
+    ash_plan_free(plan);
+    ash_node_unref(backing); /* the edge holds it now, or nobody does */
+    return ret;
+}
+
+/* Opens what is below `node`, one layer; *next is NULL at the end of the chain. */
+ASH_CO_FN static int open_below(struct ash_node *node, struct ash_node **next, GHashTable *seen,
+                                struct ash_error *error)
+{
+    json_t *description;
+    struct ash_node *backing;
+    *next = NULL;
+    int ret = backing_of(node, &description, &backing, error);
+    if (ret <= 0) {
+        return ret;
+    }
+    if (backing == NULL) {
+        ret = open_layer(node->loop, description, flags_of_child(node->flags, ASH_ROLE_BACKING), 0,
+                         &backing, error);
+        json_decref(description);
+        if (ret < 0) {
+            ash_error_prefix(error, "Could not open backing file: ");
+            return ret;
+        }
+        ret = check_repeated(seen, backing, error);
+        *next = backing;
+    } else {
+        ret = 0; /* an existing node has its chain already */
+    }
+    if (ret < 0) {
+        ash_node_unref(backing);
+        return ret;
+    }
+    return attach_backing(node, backing, error);
+}
+
+int ash_node_open(struct ash_loop *loop, const json_t *description, uint32_t flags,
+                  struct ash_node **result, struct ash_error *error)
+{
+    ash_loop_assert_owner(loop);
+    struct ash_node *top;
+    int ret = open_layer(loop, description, flags, 0, &top, error);
+    if (ret < 0) {
+        return ret;
+    }
+    GHashTable *seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    ret = check_repeated(seen, top, error);
+    struct ash_node *node = top;
+    for (unsigned depth = 0; ret == 0 && node != NULL; depth++) {
+        if (depth >= ASH_CHAIN_DEPTH_MAX) {
+            ret = ash_error_set(error, -ELOOP, "The backing chain of '%s' is longer than %d",
+                                top->filename, ASH_CHAIN_DEPTH_MAX);
+            break;
+        }
+        ret = open_below(node, &node, seen, error);
+    }
+    g_hash_table_destroy(seen);
+    if (ret < 0) {
+        ash_node_unref(top);
+        return ret;
+    }
+    *result = top;
+    return 0;
+}
