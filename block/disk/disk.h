@@ -8,23 +8,23 @@
 #include "block/graph/node.h"
 #include "block/io/io.h"
 
-/* A user of a graph. Every request enters and leaves here; a pause closes the gate and waits until all
- * have left. */
+/* A user of a graph. Every request enters and leaves here; a pause closes the gate and waits until
+ * all have left. */
 struct ash_disk {
     struct ash_loop *loop;
     struct ash_edge *root;
-    bool write_through;          /* every write is FUA */
+    bool write_through; /* every write is FUA */
     uint32_t in_flight;
-    uint32_t pauses;             /* gate closed while > 0 */
+    uint32_t pauses; /* gate closed while > 0 */
     uint32_t queues;
-    struct ash_co_queue gate;    /* requests held up by a pause */
-    struct ash_co_queue quiet;   /* who pauses */
+    struct ash_co_queue gate;             /* requests held up by a pause */
+    struct ash_co_queue quiet;            /* who pauses */
     struct ash_disk_published *published; /* what other threads may read */
 };
 
-/* Opens a description (block/graph/open.h) with ASH_NODE_* flags. With ASH_NODE_WRITE it needs read,
- * write and resize and allows others to read; without it, reading, and allows all but writing and
- * resizing; ASH_NODE_FORCE_SHARE allows all. */
+/* Opens a description (block/graph/open.h) with ASH_NODE_* flags. With ASH_NODE_WRITE it needs
+ * read, write and resize and allows others to read; without it, reading, and allows all but writing
+ * and resizing; ASH_NODE_FORCE_SHARE allows all. */
 ASH_CO_FN int ash_co_disk_open(struct ash_loop *loop, const json_t *description, uint32_t flags,
                                struct ash_disk **disk, struct ash_error *error);
 ASH_CO_FN int ash_co_disk_close(struct ash_disk *disk, struct ash_error *error);
@@ -37,8 +37,8 @@ ASH_CO_FN int ash_disk_write(struct ash_disk *disk, uint64_t offset, const void 
 ASH_CO_FN int ash_disk_zero(struct ash_disk *disk, uint64_t offset, uint64_t bytes, uint32_t flags);
 ASH_CO_FN int ash_disk_discard(struct ash_disk *disk, uint64_t offset, uint64_t bytes);
 ASH_CO_FN int ash_disk_flush(struct ash_disk *disk);
-ASH_CO_FN int ash_co_disk_resize(struct ash_disk *disk, uint64_t bytes, uint32_t flags, int prealloc,
-                                 struct ash_error *error);
+ASH_CO_FN int ash_co_disk_resize(struct ash_disk *disk, uint64_t bytes, uint32_t flags,
+                                 int prealloc, struct ash_error *error);
 
 /* Closes the gate and waits until no request is in flight, at most until the deadline on the loop's
  * clock (UINT64_MAX: none): -ETIMEDOUT and the gate is open again. Pauses nest. */
@@ -49,8 +49,8 @@ void ash_disk_resume(struct ash_disk *disk);
 ASH_CO_FN int ash_disk_reopen(struct ash_disk *disk, uint32_t flags, bool write_through,
                               struct ash_error *error);
 
-/* Cache modes as qemu-img's -t takes them: sets ASH_NODE_DIRECT and NO_FLUSH in *flags, *write_through.
- * -EINVAL: no such mode. */
+/* Cache modes as qemu-img's -t takes them: sets ASH_NODE_DIRECT and NO_FLUSH in *flags,
+ * *write_through. -EINVAL: no such mode. */
 int ash_cache_mode(const char *mode, uint32_t *flags, bool *write_through);
 
 static inline uint64_t ash_disk_bytes(const struct ash_disk *disk)

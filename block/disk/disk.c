@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Disks: users of a graph.
+ *
+ * Invariants:
+ *  1. Every request passes enter and leave; while the gate is closed, none enters, and who waits at
+ * the gate is not in flight.
+ *  2. A pause that expires opens the gate again.
+ *  3. What other threads read is published: counters written by the owner only, and descriptions
+ * that never change once published and live until the disk is closed. */
+#include "block/disk/disk.h"
+#include <errno.h>
+#include <glib.h>
+#include <string.h>
+#include "block/disk/published.h"
+#include "block/driver.h"
+#include "block/graph/open.h"
+#include "block/graph/plan.h"
+#include "util/assert.h"
+#include "util/json.h"
+#include "util/range.h"
+
+static uint32_t needs_of(uint32_t flags)
+{
+    bool writes = (flags & ASH_NODE_WRITE) != 0;
+    return ASH_RIGHT_READ | (writes ? ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE : 0);
+}
+
+static uint32_t allows_of(uint32_t flags)
+{
+    if ((flags & ASH_NODE_FORCE_SHARE) != 0) {
+        return ASH_RIGHT_ALL;
+    }
+    return ASH_RIGHT_READ | ASH_RIGHT_REWRITE;
+}
+
+ASH_CO_FN static int attach_root(struct ash_disk *disk, struct ash_node *node, uint32_t flags,
+                                 struct ash_error *error)
+{
+    struct ash_plan *plan = ash_plan_new(disk->loop);
+    ash_plan_attach(plan, NULL, node, "root", ASH_ROLE_DISK, needs_of(flags), allows_of(flags),
+                    disk, &disk->root);
+    int ret = ash_plan_run(plan, error);
+    ash_plan_free(plan);
+    return ret;
+}
+
+ASH_CO_FN static int detach_root(struct ash_disk *disk)
+{
+    struct ash_node *node = disk->root->child;
+    ash_node_ref(node);
+    struct ash_plan *plan = ash_plan_new(disk->loop);
+    ash_plan_detach(plan, disk->root);
+    int ret = ash_plan_run(plan, NULL);
+    ash_assert(ret == 0); /* giving rights back conflicts with nobody */
+    ash_plan_free(plan);
+    return ash_node_unref(node);
+}
+
+/* "cache.writeback" belongs to the disk, not to a node. */
+static int take_write_back(json_t *description, bool *write_through, struct ash_error *error)
+{
+    json_t *cache = json_object_get(description, "cache");
+    json_t *value = json_is_object(cache) ? json_object_get(cache, "writeback") : NULL;
+    if (value == NULL) {
+        return 0;
+    }
+    const char *text = json_string_value(value);
+    if (json_is_boolean(value)) {
+        *write_through = json_is_false(value);
+    } else if (text != NULL && (strcmp(text, "on") == 0 || strcmp(text, "off") == 0)) {
+        *write_through = strcmp(text, "off") == 0;
+    } else {
+        return ash_error_set(error, -EINVAL, "Parameter 'cache.writeback' expects 'on' or 'off'");
+    }
+    json_object_del(cache, "writeback");
+    return 0;
+}
+
+int ash_co_disk_open(struct ash_loop *loop, const json_t *description, uint32_t flags,
+                     struct ash_disk **result, struct ash_error *error)
+{
+    struct ash_disk *disk = g_new0(struct ash_disk, 1);
+    disk->loop = loop;
+    ash_co_queue_init(&disk->gate);
+    ash_co_queue_init(&disk->quiet);
+
+    json_t *copy = json_deep_copy(description);
+    struct ash_node *node = NULL;
+    int ret = ash_json_expand(copy, error);
+    if (ret == 0) {
+        ret = take_write_back(copy, &disk->write_through, error);
+    }
+    if (ret == 0) {
+        ret = ash_node_open(loop, copy, flags, &node, error);
+    }
+    json_decref(copy);
+    if (ret == 0) {
+        /* "read-only" in the description has the last word. */
+        uint32_t own =
+            (flags & ~ASH_NODE_WRITE) | (node->flags & (ASH_NODE_WRITE | ASH_NODE_FORCE_SHARE));
+        ret = attach_root(disk, node, own, error);
+        int unref_ret = ash_node_unref(node);
+        ret = ret < 0 ? ret : unref_ret;
+    }
+    if (ret < 0) {
+        g_free(disk);
+        return ret;
+    }
+    disk->published = ash_published_new();
+    ash_disk_publish(disk);
+    *result = disk;
+    return 0;
+}
+
+int ash_co_disk_close(struct ash_disk *disk, struct ash_error *error)
+{
+    ash_loop_assert_owner(disk->loop);
+    ash_assert(disk->queues == 0);
+    ash_assert(disk->in_flight == 0);
+    ash_assert(disk->pauses == 0);
+    char *filename = g_strdup(disk->root->child->filename);
+    int ret = 0;
+    if (ash_node_writable(disk->root->child)) {
+        ret = ash_edge_flush(disk->root);
+    }
+    int close_ret = detach_root(disk);
+    ret = ret < 0 ? ret : close_ret;
+    if (ret < 0) {
+        ash_error_errno(error, ret, "Closing '%s' failed", filename);
+    }
+    g_free(filename);
+    ash_published_free(disk->published);
+    g_free(disk);
+    return ret;
+}
+
+ASH_CO_FN static void enter(struct ash_disk *disk)
+{
+    while (ash_unlikely(disk->pauses > 0)) {
+        ash_co_queue_wait(&disk->gate);
+    }
+    disk->in_flight++;
+}
+
+static void leave(struct ash_disk *disk)
+{
+    disk->in_flight--;
+    if (ash_unlikely(disk->pauses > 0) && disk->in_flight == 0) {
+        ash_co_queue_wake_all(&disk->quiet);
+    }
+}
+
+int ash_disk_run(struct ash_disk *disk, const struct ash_io *asked)
+{
+    struct ash_io io = *asked;
+    bool mutates = io.op == ASH_WRITE || io.op == ASH_ZERO || io.op == ASH_DISCARD;
+    if (mutates && (disk->root->needs & ASH_RIGHT_WRITE) == 0) {
+        return -EPERM;
+    }
+    if (disk->write_through && (io.op == ASH_WRITE || io.op == ASH_ZERO)) {
+        io.flags |= ASH_REQ_FUA;
+    }
+    enter(disk);
+    int ret = ash_edge_io(disk->root, &io);
+    leave(disk);
+    return ret;
+}
+
+int ash_disk_io(struct ash_disk *disk, const struct ash_io *io)
+{
+    uint64_t begin_ns = ash_loop_now(disk->loop);
+    int ret = ash_disk_run(disk, io);
+    ash_disk_account(disk, io->op, io->bytes, ret, ash_loop_now(disk->loop) - begin_ns);
+    return ret;
+}
+
+ASH_CO_FN static int buffer_io(struct ash_disk *disk, uint8_t op, uint64_t offset, void *buffer,
+                               uint64_t bytes, uint32_t flags)
+{
+    struct iovec vec = {buffer, bytes};
+    struct ash_io io = {
+        .op = op, .flags = flags, .offset = offset, .bytes = bytes, .iov = ash_iov_of(&vec, 1)};
+    return ash_disk_io(disk, &io);
+}
+
+int ash_disk_read(struct ash_disk *disk, uint64_t offset, void *buffer, uint64_t bytes)
+{
+    return buffer_io(disk, ASH_READ, offset, buffer, bytes, 0);
+}
+
+int ash_disk_write(struct ash_disk *disk, uint64_t offset, const void *buffer, uint64_t bytes,
+                   uint32_t flags)
+{
+    return buffer_io(disk, ASH_WRITE, offset, (void *)buffer, bytes, flags);
+}
+
+int ash_disk_zero(struct ash_disk *disk, uint64_t offset, uint64_t bytes, uint32_t flags)
+{
+    struct ash_io io = {.op = ASH_ZERO, .flags = flags, .offset = offset, .bytes = bytes};
+    return ash_disk_io(disk, &io);
+}
+
+int ash_disk_discard(struct ash_disk *disk, uint64_t offset, uint64_t bytes)
+{
+    struct ash_io io = {.op = ASH_DISCARD, .offset = offset, .bytes = bytes};
+    return ash_disk_io(disk, &io);
+}
+
+int ash_disk_flush(struct ash_disk *disk)
+{
+    struct ash_io io = {.op = ASH_FLUSH};
+    return ash_disk_io(disk, &io);
+}
+
+int ash_co_disk_resize(struct ash_disk *disk, uint64_t bytes, uint32_t flags, int prealloc,
+                       struct ash_error *error)
+{
+    if ((disk->root->needs & ASH_RIGHT_RESIZE) == 0) {
+        return ash_error_set(error, -EPERM, "'%s' is open read-only", disk->root->child->filename);
+    }
+    enter(disk);
+    int ret = ash_edge_resize(disk->root, bytes, flags, prealloc, error);
+    leave(disk);
+    ash_disk_publish(disk);
+    return ret;
+}
+
+struct deadline {
+    struct ash_timer timer;
+    struct ash_disk *disk;
+    bool expired;
+};
+
+static void deadline_fire(struct ash_timer *timer)
+{
+    struct deadline *deadline = ash_container_of(timer, struct deadline, timer);
+    deadline->expired = true;
+    ash_co_queue_wake_all(&deadline->disk->quiet);
+}
+
+int ash_disk_pause(struct ash_disk *disk, uint64_t deadline_ns)
+{
+    ash_loop_assert_owner(disk->loop);
+    struct deadline deadline = {.disk = disk, .expired = false};
+    disk->pauses++;
+    if (disk->in_flight == 0) {
+        return 0;
+    }
+    ash_timer_init(&deadline.timer, deadline_fire);
+    if (deadline_ns != UINT64_MAX) {
+        ash_timer_set(disk->loop, &deadline.timer, deadline_ns);
+    }
+    while (disk->in_flight > 0 && !deadline.expired) {
+        ash_co_queue_wait(&disk->quiet);
+    }
+    ash_timer_cancel(disk->loop, &deadline.timer);
+    if (disk->in_flight > 0) {
+        ash_disk_resume(disk);
+        return -ETIMEDOUT;
+    }
+    return 0;
+}
+
+void ash_disk_resume(struct ash_disk *disk)
+{
+    ash_assert(disk->pauses > 0);
+    if (--disk->pauses == 0) {
+        ash_co_queue_wake_all(&disk->gate);
+    }
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Reopening a disk with other flags, and cache modes. The disk is paused meanwhile; the change is
+ * one plan, so either all nodes change or none. */
+#include <errno.h>
+#include <glib.h>
+#include <string.h>
+#include "block/disk/disk.h"
+#include "block/disk/published.h"
+#include "block/graph/plan.h"
+#include "util/assert.h"
+
+#define CHANGEABLE (ASH_NODE_WRITE | ASH_NODE_DIRECT | ASH_NODE_NO_FLUSH | ASH_NODE_DISCARD)
+
+static uint32_t changed_flags(const struct ash_node *node, uint32_t flags, bool top)
+{
+    uint32_t changeable = top ? CHANGEABLE : CHANGEABLE & ~ASH_NODE_DISCARD;
+    return (node->flags & ~changeable) | (flags & changeable);
+}
+
+/* The disk's node and what it stands on through "file". On the way to read-only the format goes
+ * first, while it can still write what it has to; on the way to writing the file does. */
+static void plan_nodes(struct ash_plan *plan, struct ash_node *top, uint32_t flags)
+{
+    GPtrArray *nodes = g_ptr_array_new();
+    for (struct ash_node *node = top; node != NULL;
+         node = node->file != NULL ? node->file->child : NULL) {
+        g_ptr_array_add(nodes, node);
+    }
+    bool to_writing = (flags & ASH_NODE_WRITE) != 0;
+    for (guint i = 0; i < nodes->len; i++) {
+        struct ash_node *node = nodes->pdata[to_writing ? nodes->len - 1 - i : i];
+        ash_plan_reopen(plan, node, changed_flags(node, flags, node == top));
+    }
+    g_ptr_array_free(nodes, TRUE);
+}
+
+int ash_disk_reopen(struct ash_disk *disk, uint32_t flags, bool write_through,
+                    struct ash_error *error)
+{
+    int ret = ash_disk_pause(disk, UINT64_MAX);
+    ash_assert(ret == 0); /* without a deadline it does not expire */
+    if (ash_node_writable(disk->root->child)) {
+        ret = ash_edge_flush(disk->root);
+        if (ret < 0) {
+            ash_error_errno(error, ret, "Flushing '%s' failed", disk->root->child->filename);
+        }
+    }
+    if (ret == 0) {
+        uint32_t writing = ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE;
+        uint32_t needs =
+            (disk->root->needs & ~writing) | ((flags & ASH_NODE_WRITE) != 0 ? writing : 0);
+        struct ash_plan *plan = ash_plan_new(disk->loop);
+        plan_nodes(plan, disk->root->child, flags);
+        ash_plan_rights(plan, disk->root, needs, disk->root->allows);
+        ret = ash_plan_run(plan, error);
+        ash_plan_free(plan);
+    }
+    if (ret == 0) {
+        disk->write_through = write_through;
+        ash_disk_publish(disk);
+    }
+    ash_disk_resume(disk);
+    return ret;
+}
+
+int ash_cache_mode(const char *mode, uint32_t *flags, bool *write_through)
+{
+    static const struct {
+        const char *name;
+        uint32_t flags;
+        bool write_through;
+    } modes[] = {
+        {"none", ASH_NODE_DIRECT, false},
+        {"off", ASH_NODE_DIRECT, false},
+        {"writeback", 0, false},
+        {"unsafe", ASH_NODE_NO_FLUSH, false},
+        {"directsync", ASH_NODE_DIRECT, true},
+        {"writethrough", 0, true},
+    };
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(modes); i++) {
+        if (strcmp(modes[i].name, mode) == 0) {
+            *flags = (*flags & ~(ASH_NODE_DIRECT | ASH_NODE_NO_FLUSH)) | modes[i].flags;
+            *write_through = modes[i].write_through;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
