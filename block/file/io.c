@@ -131,12 +131,11 @@ int ash_file_discard(struct ash_node *node, const struct ash_io *io)
     if (io->offset >= node->size_bytes) {
         return 0;
     }
-    /* Asks a device for a discard proper, which need not leave zeroes; a file has a hole punched.
-     */
+    /* Of a device: a discard proper, which need not leave zeroes. */
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    mode |= state->about.block_device ? FALLOC_FL_NO_HIDE_STALE : 0;
     uint64_t bytes = ASH_MIN(io->bytes, node->size_bytes - io->offset);
-    int ret =
-        allocate(state->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE | FALLOC_FL_NO_HIDE_STALE,
-                 io->offset, bytes, &state->no_discard);
+    int ret = allocate(state->file, mode, io->offset, bytes, &state->no_discard);
     ash_file_mutated(state, io->offset, bytes, false);
     return ret;
 }

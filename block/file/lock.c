@@ -146,6 +146,10 @@ int ash_file_lock(struct ash_node *node, uint32_t needs, uint32_t allows, struct
 {
     struct ash_file_node *state = ash_file_node(node);
     uint32_t denies = ASH_RIGHT_ALL & ~allows;
+    if ((allows & ~state->allows & ASH_RIGHT_WRITE) != 0) {
+        ash_file_extents_forget(&state->extents, 0, INT64_MAX,
+                                true); /* others may fill the holes */
+    }
     state->allows = allows;
     if (state->lock_off) {
         return 0;

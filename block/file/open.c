@@ -175,8 +175,7 @@ int ash_file_node_open(struct ash_node *node, struct ash_error *error)
         ash_co_close(state->file);
         return ret;
     }
-    bool grows = state->about.regular && (flags & ASH_NODE_WRITE) != 0;
-    node->flags = (flags & ~ASH_NODE_GROWS) | (grows ? ASH_NODE_GROWS : 0);
+    node->flags = flags | (state->about.regular ? ASH_NODE_GROWS : 0);
     node->size_bytes = state->about.bytes;
     state->mutations = (flags & ASH_NODE_WRITE) != 0 ? 1 : 0;
     state->allows = ASH_RIGHT_ALL;
@@ -247,8 +246,7 @@ void ash_file_node_reopen_commit(struct ash_node *node, uint32_t flags)
         state->memory_alignment = state->next_memory_alignment;
         state->mutations++; /* the new descriptor has not been flushed yet */
     }
-    bool grows = state->about.regular && (flags & ASH_NODE_WRITE) != 0;
-    node->flags = (flags & ~ASH_NODE_GROWS) | (grows ? ASH_NODE_GROWS : 0);
+    node->flags = flags | (state->about.regular ? ASH_NODE_GROWS : 0);
     node->driver->limits(node, &node->limits);
 }
 
