@@ -143,7 +143,7 @@ static void sets_success(void)
 static void an_error_without_a_negative_code_aborts(void **state)
 {
     (void)state;
-    assert_dies(sets_success, SIGABRT);
+    assert_asserts(sets_success, "code < 0");
 }
 
 static void fatal_expecting_its_message(void *opaque, const char *message)

@@ -274,7 +274,7 @@ static void advances_past_the_end(void)
 static void advancing_past_the_end_aborts(void **state)
 {
     (void)state;
-    assert_dies(advances_past_the_end, SIGABRT);
+    assert_asserts(advances_past_the_end, "iov->count > 0");
 }
 
 int main(void)
