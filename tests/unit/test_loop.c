@@ -342,6 +342,7 @@ struct trace {
 };
 
 static struct trace trace;
+static char letters[] = "bcp";
 
 static void note(char letter)
 {
@@ -368,7 +369,7 @@ static void post_from_the_owner_is_never_called_inside_the_call(void **state)
 {
     (void)state;
     trace = (struct trace){0};
-    assert_int_equal(ash_co_spawn(&loop->sched, post_from_coroutine, "p"), 0);
+    assert_int_equal(ash_co_spawn(&loop->sched, post_from_coroutine, letters + 2), 0);
     while (trace.length < 3) {
         ash_loop_run_once(loop, -1, 0);
     }
@@ -379,7 +380,7 @@ static void post_twice(void *opaque)
 {
     note('a');
     assert_int_equal(ash_loop_post(loop, note_post, opaque), 0);
-    assert_int_equal(ash_loop_post(loop, note_post, "c"), 0);
+    assert_int_equal(ash_loop_post(loop, note_post, letters + 1), 0);
     note('-');
 }
 
@@ -387,7 +388,7 @@ static void posts_of_a_post_come_in_the_next_turn_in_order(void **state)
 {
     (void)state;
     trace = (struct trace){0};
-    assert_int_equal(ash_loop_post(loop, post_twice, "b"), 0);
+    assert_int_equal(ash_loop_post(loop, post_twice, letters), 0);
     assert_int_equal(ash_loop_run_once(loop, -1, 0), 1);
     assert_string_equal(trace.text, "a-");
     assert_int_equal(ash_loop_run_once(loop, -1, 0), 2);
@@ -446,7 +447,7 @@ static void hooks_run_once_at_the_end_of_the_turn_in_order(void **state)
     ash_loop_at_turn_end(loop, &c.hook);
     a.cancels = &c;
     b.schedules = &a;
-    assert_int_equal(ash_loop_post(loop, note_post, "p"), 0);
+    assert_int_equal(ash_loop_post(loop, note_post, letters + 2), 0);
     ash_loop_run_once(loop, -1, 0);
     assert_string_equal(trace.text, "pab");
     a.cancels = NULL;

@@ -51,7 +51,10 @@ static bool readable(int timeout_ms)
 {
     struct pollfd host = {.fd = ash_loop_fd(loop), .events = POLLIN};
     assert_true(host.fd >= 0);
-    int count = poll(&host, 1, timeout_ms);
+    int count;
+    do {
+        count = poll(&host, 1, timeout_ms);
+    } while (count < 0 && errno == EINTR); /* the kernel starting an io_uring worker */
     assert_true(count >= 0);
     return count == 1;
 }
@@ -252,8 +255,9 @@ static void loop_nests_in_the_epoll_set_of_its_host(void **state)
         pthread_t thread;
         assert_int_equal(pthread_create(&thread, NULL, post_later, &posts), 0);
         while (posts == 0) {
-            assert_int_equal(epoll_wait(outer, &event, 1, HANG_MS), 1);
-            assert_int_equal(event.data.u32, 7);
+            int count = epoll_wait(outer, &event, 1, HANG_MS);
+            assert_true(count == 1 || errno == EINTR);
+            assert_true(count < 0 || event.data.u32 == 7);
             assert_true(ash_loop_run_once(loop, 0, 0) >= 0);
         }
         pthread_join(thread, NULL);

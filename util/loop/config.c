@@ -16,8 +16,9 @@ enum {
 };
 
 #define METADATA_BYTES_DEFAULT (32 * MiB)
-#define STRUCT_BYTES_MAX 4096 /* far beyond any version: a larger size is an uninitialised field   \
-                               */
+#define STRUCT_BYTES_MAX                                                                           \
+    4096 /* far beyond any version: a larger size is an uninitialised field                        \
+          */
 
 /* Copies what both sides know; false if the caller set something that we do not know. */
 static bool copy_known(void *to, size_t to_bytes, const void *from, size_t from_bytes)

@@ -34,10 +34,6 @@ int ash_host_fd_open(struct ash_loop *loop, struct ash_error *error)
 {
     struct ash_host_fd *host_fd = &ash_loop_private(loop)->host_fd;
     *host_fd = (struct ash_host_fd){.epoll = -1, .timer = -1, .event = -1, .timer_ns = UINT64_MAX};
-    int engine_fd = loop->engine->ops->fd(loop->engine);
-    if (engine_fd < 0) {
-        return 0;
-    }
     int result = 0;
     host_fd->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (host_fd->epoll < 0) {
@@ -54,12 +50,12 @@ int ash_host_fd_open(struct ash_loop *loop, struct ash_error *error)
         result = -errno;
         goto fail;
     }
-    const int members[] = {engine_fd, host_fd->timer, host_fd->event};
-    for (size_t i = 0; i < ASH_ARRAY_SIZE(members); i++) {
-        result = add(host_fd->epoll, members[i]);
-        if (result < 0) {
-            goto fail;
-        }
+    result = add(host_fd->epoll, host_fd->timer);
+    if (result == 0) {
+        result = add(host_fd->epoll, host_fd->event);
+    }
+    if (result < 0) {
+        goto fail;
     }
     return 0;
 
@@ -125,13 +121,20 @@ ASH_PUBLIC int ash_loop_fd(struct ash_loop *loop)
 {
     ash_loop_assert_owner(loop);
     struct ash_host_fd *host_fd = &ash_loop_private(loop)->host_fd;
-    if (host_fd->epoll < 0) {
+    if (host_fd->asked) {
+        return host_fd->epoll;
+    }
+    /* Only now, for an engine whose descriptor is polled pays for each wake with a system call. */
+    int engine_fd = loop->engine->ops->fd(loop->engine);
+    if (engine_fd < 0 || host_fd->epoll < 0) {
         return -ENOTSUP;
     }
-    if (!host_fd->asked) {
-        host_fd->asked = true;
-        ash_loop_kick(loop);
+    int result = add(host_fd->epoll, engine_fd);
+    if (result < 0) {
+        return result;
     }
+    host_fd->asked = true;
+    ash_loop_kick(loop);
     return host_fd->epoll;
 }
 

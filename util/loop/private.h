@@ -28,7 +28,7 @@ struct ash_posts {
     atomic_bool stop;       /* written under lock, read anywhere: a loop's own thread shall end */
 };
 
-/* What the host's poll sees. Owner thread; all -1 when the engine has no descriptor. */
+/* What the host's poll sees. Owner thread; all -1 when the loop has a thread of its own. */
 struct ash_host_fd {
     int epoll;
     int timer;         /* timerfd, armed for timer_ns */
