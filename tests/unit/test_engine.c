@@ -207,6 +207,7 @@ static void more_requests_than_the_depth_all_complete_once(void **state)
 struct chain {
     struct ash_aio aio;
     uint32_t left;
+    struct ash_file_status status;
 };
 
 static void chain_next(struct ash_aio *aio)
@@ -230,7 +231,7 @@ static void completion_may_submit_again(void **state)
                                            .file = file,
                                            .iov = ash_iov_of(&vec, 1),
                                            .bytes = 64,
-                                           .status = &(struct ash_file_status){0},
+                                           .status = &chains[i].status,
                                            .done = chain_next},
                                    .left = 50};
         ash_engine_submit(file->engine, &chains[i].aio);

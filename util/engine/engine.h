@@ -151,7 +151,8 @@ struct ash_engine_ops {
     void (*cancel_poll)(struct ash_engine *engine, struct ash_aio *aio);
 
     /* A descriptor that polls readable when wait(.., 0) would find completions or was woken; -1 if
-     * the engine has none (sim). */
+     * the engine has none (sim). With io_uring a thread that sleeps in poll or epoll_wait may be
+     * interrupted (EINTR) without a signal, when the kernel has it start an io_uring worker. */
     int (*fd)(struct ash_engine *engine);
 
     /* The calling thread becomes the one that uses the engine. May be NULL. */

@@ -156,8 +156,9 @@ int ash_epoll_core_wait(struct ash_epoll_core *core, uint64_t deadline_ns)
     if (count ? ++core->busy_turns >= BUSY_TURNS_MAX && core->pollset.waiting
               : core->pollset.waiting || ash_waker_exposed(&core->waker)) {
         ret = look(core, 0);
+        /* The look may have taken the event of what came after the first collect. */
+        count += ASH_MAX(ret, 0) + collect(core, &woken);
     }
-    count += ASH_MAX(ret, 0);
     return count ? count : ret;
 }
 

@@ -5,10 +5,15 @@
  *
  *  1. Entry i of the submission queue always names slot i: the index array is written once.
  *  2. Entries are published only in ash_ring_enter().
- *  3. A deferred ring is created disabled, and belongs to the thread that enables it. */
+ *  3. A deferred ring is created disabled, and belongs to the thread that enables it.
+ *  4. The host does not poll the ring itself: what the kernel defers to the owner makes the ring
+ *     readable, but wakes nobody who sleeps on it. An eventfd registered with the ring is written
+ * then. Both eventfds are in an epoll set, edge-triggered, so that one call drains them. */
 #include "util/engine/ring.h"
 
 #include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "util/assert.h"
@@ -34,7 +39,7 @@ int ash_ring_init(struct ash_ring *ring, uint32_t depth)
     struct io_uring_params params;
     int ret = -ENOSYS;
 
-    *ring = (struct ash_ring){0};
+    *ring = (struct ash_ring){.host_fd = -1, .event_fd = -1};
     for (size_t i = 0; i < ASH_ARRAY_SIZE(setups); i++) {
         params = (struct io_uring_params){
             .flags = setups[i],
@@ -63,6 +68,50 @@ int ash_ring_init(struct ash_ring *ring, uint32_t depth)
 void ash_ring_destroy(struct ash_ring *ring)
 {
     io_uring_queue_exit(&ring->ring);
+    if (ring->host_fd >= 0) {
+        close(ring->host_fd);
+        close(ring->event_fd);
+    }
+}
+
+int ash_ring_host_fd(struct ash_ring *ring, int other_fd)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+    int epoll_fd, event_fd, ret;
+
+    if (ring->host_fd >= 0) {
+        return ring->host_fd;
+    }
+    event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (event_fd < 0) {
+        return -errno;
+    }
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, event_fd, &event) < 0 ||
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, other_fd, &event) < 0) {
+        ret = -errno;
+    } else {
+        ret = io_uring_register_eventfd(&ring->ring, event_fd);
+    }
+    if (ret < 0) {
+        if (epoll_fd >= 0) {
+            close(epoll_fd);
+        }
+        close(event_fd);
+        return ret;
+    }
+    ring->host_fd = epoll_fd;
+    ring->event_fd = event_fd;
+    return epoll_fd;
+}
+
+void ash_ring_drain(struct ash_ring *ring)
+{
+    struct epoll_event events[2];
+
+    if (ring->host_fd >= 0) {
+        epoll_wait(ring->host_fd, events, 2, 0);
+    }
 }
 
 int ash_ring_enable(struct ash_ring *ring)

@@ -11,6 +11,8 @@ struct ash_ring {
     struct io_uring ring; /* of liburing: mappings and sizes. The queues' state is kept here */
     uint32_t sq_tail;     /* of the entries that are filled, published or not */
     uint32_t cq_head;
+    int host_fd;   /* an epoll set for the host to poll; -1 until it asks */
+    int event_fd;  /* in it: the kernel writes it when there may be completions */
     bool deferred; /* bound to the thread that enables it */
     bool enabled;
 };
@@ -27,6 +29,13 @@ int ash_ring_enable(struct ash_ring *ring);
  * waits for `wait_count` completions, at most timeout_ns (UINT64_MAX: no bound). Returns how many
  * entries were taken; -ETIME, -EINTR; -EAGAIN or -EBUSY if the kernel takes none now. */
 int ash_ring_enter(struct ash_ring *ring, uint32_t wait_count, uint64_t timeout_ns);
+
+/* A descriptor that polls readable when completions may have come since ash_ring_drain(), or when
+ * `other_fd`, an eventfd, was written. It belongs to the ring. Or a negative errno. */
+int ash_ring_host_fd(struct ash_ring *ring, int other_fd);
+
+/* Ends the readiness of that descriptor. Look for completions afterwards, not before. */
+void ash_ring_drain(struct ash_ring *ring);
 
 /* Filled and not taken by the kernel. */
 static inline uint32_t ash_ring_unsent(const struct ash_ring *ring)
@@ -55,14 +64,22 @@ static inline bool ash_ring_deferred_work(const struct ash_ring *ring)
            (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
+/* A completion. */
+struct ash_ring_event {
+    uint64_t user_data;
+    int32_t result;
+    uint32_t flags;
+};
+
 /* Takes one; there is one (ash_ring_ready()). */
-static inline struct io_uring_cqe ash_ring_take(struct ash_ring *ring)
+static inline struct ash_ring_event ash_ring_take(struct ash_ring *ring)
 {
-    struct io_uring_cqe cqe = ring->ring.cq.cqes[ring->cq_head & ring->ring.cq.ring_mask];
+    const struct io_uring_cqe *cqe = &ring->ring.cq.cqes[ring->cq_head & ring->ring.cq.ring_mask];
+    struct ash_ring_event event = {cqe->user_data, cqe->res, cqe->flags};
 
     ring->cq_head++;
     __atomic_store_n(ring->ring.cq.khead, ring->cq_head, __ATOMIC_RELEASE);
-    return cqe;
+    return event;
 }
 
 #endif

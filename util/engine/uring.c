@@ -267,14 +267,14 @@ static void uring_cancel_poll(struct ash_engine *engine, struct ash_aio *aio)
 
 /* Completions out of the ring. */
 
-static void take_wake(struct uring *uring, const struct io_uring_cqe *cqe)
+static void take_wake(struct uring *uring, const struct ash_ring_event *event)
 {
     uint64_t count;
 
-    if (cqe->res == -EINVAL && uring->multishot) {
+    if (event->result == -EINVAL && uring->multishot) {
         uring->multishot = false; /* before Linux 5.13 */
     }
-    if (cqe->flags & IORING_CQE_F_MORE) {
+    if (event->flags & IORING_CQE_F_MORE) {
         return;
     }
     /* It must be armed anew, which looks at the level: here alone the eventfd is read. */
@@ -295,19 +295,19 @@ static void complete_poll(struct uring *uring, struct ash_aio *aio, int32_t resu
 }
 
 /* Returns how many requests it completed: 0 or 1. */
-static int take(struct uring *uring, const struct io_uring_cqe *cqe)
+static int take(struct uring *uring, const struct ash_ring_event *event)
 {
-    struct ash_aio *aio = (struct ash_aio *)(uintptr_t)(cqe->user_data & ~(uint64_t)TAG_MASK);
-    enum tag tag = cqe->user_data & TAG_MASK;
+    struct ash_aio *aio = (struct ash_aio *)(uintptr_t)(event->user_data & ~(uint64_t)TAG_MASK);
+    enum tag tag = event->user_data & TAG_MASK;
 
     if (tag == TAG_WAKE || tag == TAG_IGNORE) {
         if (tag == TAG_WAKE) {
-            take_wake(uring, cqe);
+            take_wake(uring, event);
         }
         return 0;
     }
     if (aio->op == ASH_AIO_POLL) {
-        complete_poll(uring, aio, cqe->res);
+        complete_poll(uring, aio, event->result);
         return 1;
     }
     uring->in_kernel--;
@@ -315,12 +315,12 @@ static int take(struct uring *uring, const struct io_uring_cqe *cqe)
         ash_iov_pool_put(&uring->arrays, aio->scratch.pointer);
     }
     ash_spin_end(&uring->spin, aio);
-    if (ash_unlikely(cqe->res == -EAGAIN || cqe->res == -EINTR || cqe->res == -ECANCELED ||
-                     cqe->res == -EOPNOTSUPP)) {
+    if (ash_unlikely(event->result == -EAGAIN || event->result == -EINTR ||
+                     event->result == -ECANCELED || event->result == -EOPNOTSUPP)) {
         ash_workers_submit(uring->workers, aio);
         return 0;
     }
-    ash_aio_complete(&uring->engine, aio, cqe->res);
+    ash_aio_complete(&uring->engine, aio, event->result);
     return 1;
 }
 
@@ -360,8 +360,8 @@ static int collect(struct uring *uring, bool *woken)
         count += reap_local(uring);
     }
     for (uint32_t ready = ash_ring_ready(&uring->ring); ready; ready--) {
-        struct io_uring_cqe cqe = ash_ring_take(&uring->ring);
-        count += take(uring, &cqe);
+        struct ash_ring_event event = ash_ring_take(&uring->ring);
+        count += take(uring, &event);
     }
     return count;
 }
@@ -473,6 +473,10 @@ static int uring_wait(struct ash_engine *engine, uint64_t deadline_ns)
     }
     if (!count && !woken && ret == 0 && deadline_ns) {
         count = idle(uring, budget_ns, deadline_ns);
+    } else if (!count && ret == 0 && ash_waker_exposed(&uring->waker)) {
+        ash_ring_drain(&uring->ring);
+        ret = send_all(uring);
+        count = collect(uring, &woken);
     }
     if (count > 0 && waits_for_entries(uring)) {
         ret = send_all(uring); /* into the room that completions made, before the host polls */
@@ -497,9 +501,13 @@ static uint64_t uring_now(struct ash_engine *engine)
 static int uring_fd(struct ash_engine *engine)
 {
     struct uring *uring = uring_of(engine);
+    int fd = ash_ring_host_fd(&uring->ring, uring->waker.fd);
 
-    ash_waker_expose(&uring->waker);
-    return uring->ring.ring.ring_fd;
+    if (fd >= 0 && !ash_waker_exposed(&uring->waker)) {
+        ash_waker_expose(&uring->waker);
+        ash_waker_write(&uring->waker); /* what came before shall show */
+    }
+    return fd;
 }
 
 static void uring_destroy(struct ash_engine *engine)
