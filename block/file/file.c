@@ -92,6 +92,7 @@ const struct ash_driver ash_driver_file = {
 extern const struct ash_driver ash_driver_host_device;
 const struct ash_driver ash_driver_host_device = {
     .name = "host_device",
+    .prefix = "host_device:",
     .open = host_device_open,
     FILE_CALLBACKS,
 };

@@ -35,10 +35,22 @@ static const struct ash_driver *driver_by_prefix(const char *filename)
     return NULL;
 }
 
+/* Whether the prefix of this driver is followed by a path. */
+static bool takes_filename(const struct ash_driver *driver)
+{
+    for (const struct ash_option *option = driver->options; option != NULL && option->name != NULL;
+         option++) {
+        if (strcmp(option->name, "filename") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 json_t *ash_describe_protocol(const char *filename, struct ash_error *error)
 {
     const struct ash_driver *driver = driver_by_prefix(filename);
-    if (driver != NULL && strcmp(driver->name, "file") != 0) {
+    if (driver != NULL && !takes_filename(driver)) {
         const char *rest = filename + strlen(driver->prefix);
         if (*rest != '\0') {
             ash_error_set(error, -EINVAL, "Driver '%s' takes nothing after '%s'", driver->name,
@@ -59,7 +71,8 @@ json_t *ash_describe_protocol(const char *filename, struct ash_error *error)
         ash_error_set(error, -EINVAL, "The file name is not UTF-8");
         return NULL;
     }
-    return json_pack("{s:s, s:o}", "driver", "file", "filename", name);
+    return json_pack("{s:s, s:o}", "driver", driver != NULL ? driver->name : "file", "filename",
+                     name);
 }
 
 json_t *ash_describe(const char *filename, const char *format, struct ash_error *error)
