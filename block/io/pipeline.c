@@ -30,7 +30,8 @@ static int check_range(const struct ash_edge *edge, const struct ash_io *io)
     if (ash_likely(io->offset + io->bytes <= node->size_bytes)) {
         return 0;
     }
-    bool extends = (io->op == ASH_WRITE || io->op == ASH_ZERO) &&
+    /* A format may write beyond the end of what it stands on; a guest may not. */
+    bool extends = edge->parent != NULL && (io->op == ASH_WRITE || io->op == ASH_ZERO) &&
                    (node->flags & ASH_NODE_GROWS) != 0 && (edge->needs & ASH_RIGHT_RESIZE) != 0;
     return extends ? 0 : -EIO;
 }
@@ -155,6 +156,10 @@ int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
     ash_track_begin(&request, node, io.op, alignment.offset, alignment.bytes,
                     padded_write || (io.flags & ASH_IO_SERIALISE) != 0);
     ret = run(node, &io, &alignment);
+    if (ash_unlikely(io.offset + io.bytes > node->size_bytes) && ret >= 0 && is_mutation(io.op)) {
+        node->size_bytes =
+            io.offset + io.bytes; /* a growing node that maps does not count itself */
+    }
     ash_track_end(&request);
     return ret;
 }

@@ -45,6 +45,9 @@ ASH_CO_FN static int raw_open(struct ash_node *node, struct ash_error *error)
                              state->size_bytes, state->offset_bytes, node->filename, file_bytes);
     }
     node->size_bytes = state->size_bytes != 0 ? state->size_bytes : rest;
+    if (state->size_bytes == 0) {
+        node->flags |= node->file->child->flags & ASH_NODE_GROWS;
+    }
     return 0;
 }
 
