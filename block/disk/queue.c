@@ -252,6 +252,7 @@ ASH_PUBLIC int ash_queue_submit(struct ash_queue *queue, const struct ash_req *r
                 complete(queue, take_waiting(queue), -ENOMEM, 0);
             }
         }
+        ash_loop_kick(queue->loop); /* a host that polls must learn of it, outside of a turn too */
     }
     return (int)taken;
 }
