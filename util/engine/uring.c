@@ -394,6 +394,7 @@ static int spin(struct uring *uring, uint64_t until_ns, bool *woken, int *error)
             }
             ash_spin_relax();
         }
+        ash_spin_yield();
     } while (ash_os_now_ns() < until_ns);
     return 0;
 }
