@@ -2,6 +2,7 @@
 /* null-co, null-aio: a disk without a medium. Writes vanish; reads leave the buffer alone, or fill
  * it with zeroes if read-zeroes is set. They measure what the graph itself costs: null-co answers
  * at once, null-aio by way of the loop, as a disk would. */
+#include <glib.h>
 #include "block/driver.h"
 
 struct null_state {
@@ -25,6 +26,8 @@ ASH_CO_FN static int null_open(struct ash_node *node, struct ash_error *error)
     (void)error;
     const struct null_state *state = node->state;
     node->size_bytes = state->size_bytes;
+    g_free(node->filename);
+    node->filename = g_strdup(node->driver->prefix);
     return 0;
 }
 
