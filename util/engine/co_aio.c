@@ -2,17 +2,19 @@
 /* Requests to the engine as calls, and transfers that are completed whatever the kernel splits off.
  *
  *  1. The request lives on the stack of the coroutine that waits for it.
- *  2. A transfer goes on where the last one ended. For an O_DIRECT file, which may only be
- * addressed in whole blocks, it goes on at the last multiple of 4 KiB, though not before its own
- * start: the few bytes in between are read or written again.
+ *  2. A transfer goes on where the last one ended. An O_DIRECT file may only be addressed in whole
+ *     units, so there it goes on at the last multiple of the unit, though not before its own start:
+ * what lies in between is read or written again. The unit is what the kernel tells, else 4 KiB.
  *  3. A short read ends the file only if the next one reads nothing, or, for an O_DIRECT file,
- * which cannot be read behind an odd end, if its length says so. */
+ * which cannot be read behind an odd end, if its length says so.
+ *  4. A transfer ends: one that gains nothing 16 times in a row is given up. */
 #include "util/engine/co_aio.h"
 
 #include <errno.h>
 #include "util/assert.h"
 
 #define DIRECT_UNIT 4096
+#define FUTILE_MAX 16
 
 ASH_CO_FN int64_t ash_co_aio(struct ash_engine *engine, struct ash_aio *aio)
 {
@@ -46,29 +48,20 @@ ASH_CO_FN int ash_co_close(struct ash_file *file)
 /* A transfer under way: [offset, end) is left. */
 struct transfer {
     struct ash_file *file;
+    enum ash_aio_op op;
+    uint32_t flags;
     struct ash_iov iov; /* at `offset` */
     uint64_t offset;
     uint64_t end;
+    uint32_t futile; /* attempts in a row that gained nothing */
 };
 
-/* Takes `moved` bytes off, or somewhat fewer (invariant 2). Returns how many. */
-static uint64_t advance(struct transfer *transfer, uint64_t moved)
-{
-    if (transfer->file->flags & ASH_FILE_DIRECT && transfer->offset + moved < transfer->end) {
-        uint64_t at = (transfer->offset + moved) & ~(uint64_t)(DIRECT_UNIT - 1);
-        moved = at > transfer->offset ? at - transfer->offset : 0;
-    }
-    transfer->iov = ash_iov_advance(transfer->iov, moved);
-    transfer->offset += moved;
-    return moved;
-}
-
-ASH_CO_FN static int64_t transfer_once(const struct transfer *transfer, enum ash_aio_op op,
-                                       uint32_t flags)
+/* Returns the number of bytes moved, or a negative errno. */
+ASH_CO_FN static int64_t transfer_once(const struct transfer *transfer)
 {
     struct ash_aio aio = {
-        .op = (uint8_t)op,
-        .flags = flags,
+        .op = (uint8_t)transfer->op,
+        .flags = transfer->flags,
         .file = transfer->file,
         .iov = transfer->iov,
         .offset = transfer->offset,
@@ -80,57 +73,89 @@ ASH_CO_FN static int64_t transfer_once(const struct transfer *transfer, enum ash
     return moved;
 }
 
+static uint32_t direct_unit(const struct ash_file_status *status)
+{
+    if (status->direct_offset_alignment) {
+        return status->direct_offset_alignment;
+    }
+    return status->block_device && status->block_bytes ? status->block_bytes : DIRECT_UNIT;
+}
+
+/* After a transfer that moved some bytes, but not all: what to go on with. *ended tells that it was
+ * a read that reached the end of the file. 0 or a negative errno. */
+ASH_CO_FN static int after_short(struct transfer *transfer, uint64_t moved, bool *ended)
+{
+    uint64_t reached = transfer->offset + moved;
+    struct ash_file_status status;
+
+    if (transfer->file->flags & ASH_FILE_DIRECT) {
+        int ret = ash_co_status(transfer->file, &status);
+        if (ret < 0) {
+            return ret;
+        }
+        *ended = transfer->op == ASH_AIO_READ && status.bytes <= reached;
+        uint64_t at = reached - reached % direct_unit(&status);
+        moved = *ended ? moved : at - ASH_MIN(at, transfer->offset);
+    }
+    transfer->iov = ash_iov_advance(transfer->iov, moved);
+    transfer->offset += moved;
+    transfer->futile = moved ? 0 : transfer->futile + 1;
+    return 0;
+}
+
 ASH_CO_FN int ash_co_read(struct ash_file *file, uint64_t offset, uint64_t bytes,
                           struct ash_iov iov)
 {
-    struct transfer transfer = {file, iov, offset, offset + bytes};
-    bool stuck = false;
+    struct transfer transfer = {
+        .file = file, .op = ASH_AIO_READ, .iov = iov, .offset = offset, .end = offset + bytes};
+    bool ended = bytes == 0;
 
-    while (transfer.offset < transfer.end) {
-        int64_t moved = transfer_once(&transfer, ASH_AIO_READ, 0);
+    while (!ended) {
+        int64_t moved = transfer_once(&transfer);
         if (moved < 0) {
             return (int)moved;
         }
-        uint64_t reached = transfer.offset + (uint64_t)moved;
-        bool ended = moved == 0;
-        if (!ended && reached < transfer.end && (file->flags & ASH_FILE_DIRECT)) {
-            struct ash_file_status status;
-            int ret = ash_co_status(file, &status);
-            if (ret < 0) {
-                return ret;
-            }
-            ended = status.bytes <= reached;
-        }
-        if (ended) {
-            ash_iov_fill(ash_iov_advance(transfer.iov, (uint64_t)moved), 0, transfer.end - reached);
+        if ((uint64_t)moved == transfer.end - transfer.offset) {
             return 0;
         }
-        if (advance(&transfer, (uint64_t)moved) == 0) {
-            if (stuck) {
-                return -EIO;
-            }
-            stuck = true;
+        ended = moved == 0;
+        int ret = ended ? 0 : after_short(&transfer, (uint64_t)moved, &ended);
+        if (ret < 0) {
+            return ret;
+        }
+        if (transfer.futile >= FUTILE_MAX) {
+            return -EIO;
         }
     }
+    ash_iov_fill(transfer.iov, 0, transfer.end - transfer.offset);
     return 0;
 }
 
 ASH_CO_FN int ash_co_write(struct ash_file *file, uint64_t offset, uint64_t bytes,
                            struct ash_iov iov, uint32_t flags)
 {
-    struct transfer transfer = {file, iov, offset, offset + bytes};
-    bool stuck = false;
+    struct transfer transfer = {.file = file,
+                                .op = ASH_AIO_WRITE,
+                                .flags = flags,
+                                .iov = iov,
+                                .offset = offset,
+                                .end = offset + bytes};
+    bool ended = false;
 
     while (transfer.offset < transfer.end) {
-        int64_t moved = transfer_once(&transfer, ASH_AIO_WRITE, flags);
+        int64_t moved = transfer_once(&transfer);
         if (moved < 0) {
             return (int)moved;
         }
-        if (advance(&transfer, (uint64_t)moved) == 0) {
-            if (moved == 0 || stuck) {
-                return -ENOSPC;
-            }
-            stuck = true;
+        if ((uint64_t)moved == transfer.end - transfer.offset) {
+            return 0;
+        }
+        int ret = moved == 0 ? -ENOSPC : after_short(&transfer, (uint64_t)moved, &ended);
+        if (ret < 0) {
+            return ret;
+        }
+        if (transfer.futile >= FUTILE_MAX) {
+            return -ENOSPC;
         }
     }
     return 0;
