@@ -9,6 +9,8 @@
 #include <string.h>
 #include "util/engine/sim.h"
 
+#define SECTOR 512
+
 struct rig {
     struct ash_sim_world *world;
     struct ash_engine *engine;
@@ -222,6 +224,27 @@ static inline int64_t do_path(struct rig *rig, int op, const char *path, const c
     struct call call = {.aio = {.op = (uint8_t)op, .path = path, .path2 = path2}};
 
     return call_run(rig, &call);
+}
+
+/* The value that all bytes of a sector have. */
+static inline uint8_t sector_value(struct rig *rig, const char *path, unsigned sector)
+{
+    uint8_t bytes[SECTOR];
+
+    assert_int_equal(ash_sim_file_read(rig->world, path, sector * SECTOR, bytes, SECTOR), 0);
+    for (unsigned i = 1; i < SECTOR; i++) {
+        assert_int_equal(bytes[i], bytes[0]);
+    }
+    return bytes[0];
+}
+
+static inline void write_durably(struct rig *rig, const char *path, uint8_t value, size_t bytes)
+{
+    uint8_t *buffer = malloc(bytes);
+
+    memset(buffer, value, bytes);
+    assert_int_equal(ash_sim_file_write(rig->world, path, 0, buffer, bytes), 0);
+    free(buffer);
 }
 
 #endif

@@ -271,6 +271,56 @@ static void seek_finds_data_and_holes_of_a_huge_sparse_file(void **state)
     rig_free(&rig);
 }
 
+static void allocating_again_what_was_punched_counts_again(void **state)
+{
+    struct rig rig = plain_rig();
+    struct ash_file *file = do_open(&rig, "a");
+
+    (void)state;
+    assert_int_equal(do_allocate(&rig, file, 0, 0, 8192), 0);
+    assert_int_equal(do_allocate(&rig, file, PUNCH, 0, 8192), 0);
+    assert_int_equal(ash_sim_file_allocated_bytes(rig.world, "a"), 0);
+    fill(&rig, file, 0, 1, 4096);
+    assert_int_equal(ash_sim_file_allocated_bytes(rig.world, "a"), 4096);
+    do_close(&rig, file);
+    rig_free(&rig);
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static void seek_finds_each_page_of_random_sparse_files(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        struct rig rig = plain_rig();
+        struct ash_file *file = do_open(&rig, "a");
+        struct ash_prng prng;
+        uint64_t pages[40];
+        ash_prng_seed(&prng, seed);
+        for (size_t i = 0; i < ASH_ARRAY_SIZE(pages); i++) {
+            pages[i] = ash_prng_below(&prng, UINT64_C(1) << ash_prng_between(&prng, 1, 45));
+            fill(&rig, file, pages[i] * 4096, 1, 4096);
+        }
+        qsort(pages, ASH_ARRAY_SIZE(pages), sizeof(pages[0]), compare_numbers);
+        for (size_t i = 1; i < ASH_ARRAY_SIZE(pages); i++) {
+            if (pages[i] > pages[i - 1] + 1) {
+                uint64_t before = ash_prng_between(&prng, pages[i - 1] + 1, pages[i] - 1);
+                assert_int_equal(do_seek(&rig, file, SEEK_DATA, before * 4096), pages[i] * 4096);
+                assert_int_equal(do_seek(&rig, file, SEEK_HOLE, pages[i - 1] * 4096),
+                                 (pages[i - 1] + 1) * 4096);
+            }
+        }
+        do_close(&rig, file);
+        rig_free(&rig);
+    }
+}
+
 static void status_numbers_files_in_order_of_creation(void **state)
 {
     struct rig rig = rig_new(&(struct ash_sim_config){.direct_alignment = 4096});
@@ -534,7 +584,7 @@ static void files_survive_export_and_import(void **state)
     assert_int_equal(do_truncate(&rig, file, 2 * GiB + 1), 0);
     assert_int_equal(ash_sim_file_export(rig.world, "a", path), 0);
     assert_int_equal(ash_sim_file_export(rig.world, "b", path), -ENOENT);
-    assert_int_equal(ash_sim_file_write(rig.world, "c", 10 * GiB, "old", 3), 0);
+    assert_int_equal(ash_sim_file_write(rig.world, "c", 100, "old", 3), 0);
     assert_int_equal(ash_sim_file_import(rig.world, "c", path), 0);
     assert_int_equal(ash_sim_file_bytes(rig.world, "c"), 2 * GiB + 1);
     assert_true(ash_sim_file_allocated_bytes(rig.world, "c") <= (int64_t)(1 * MiB));
@@ -639,6 +689,8 @@ int main(void)
         cmocka_unit_test(small_punches_zero_only_their_bytes),
         cmocka_unit_test(what_a_truncate_cut_off_reads_as_zeroes_later),
         cmocka_unit_test(seek_finds_data_and_holes_of_a_huge_sparse_file),
+        cmocka_unit_test(allocating_again_what_was_punched_counts_again),
+        cmocka_unit_test(seek_finds_each_page_of_random_sparse_files),
         cmocka_unit_test(status_numbers_files_in_order_of_creation),
         cmocka_unit_test(locks_exclude_other_opens_only),
         cmocka_unit_test(unlocking_the_middle_splits_a_lock),

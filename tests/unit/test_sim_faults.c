@@ -166,6 +166,52 @@ static void capacity_bounds_all_files_together(void **state)
     rig_free(&rig);
 }
 
+static void space_comes_back_when_the_last_name_or_open_file_goes(void **state)
+{
+    struct rig rig = rig_new(&(struct ash_sim_config){.capacity_bytes = 2 * 4096});
+    struct ash_file *a = do_open(&rig, "a");
+    struct ash_file *b = do_open(&rig, "b");
+
+    (void)state;
+    fill(&rig, a, 0, 1, 8192);
+    assert_int_equal(do_path(&rig, ASH_AIO_UNLINK, "a", NULL), 0);
+    assert_int_equal(do_write(&rig, b, 0, "x", 1), -ENOSPC);
+    do_close(&rig, a);
+    fill(&rig, b, 0, 1, 8192);
+    do_close(&rig, b);
+    do_close(&rig, do_open(&rig, "c"));
+    assert_int_equal(do_path(&rig, ASH_AIO_RENAME, "c", "b"), 0);
+    b = do_open(&rig, "b");
+    fill(&rig, b, 0, 1, 8192);
+    do_close(&rig, b);
+    rig_free(&rig);
+}
+
+static void copies_stop_where_space_ends(void **state)
+{
+    struct rig rig = rig_new(&(struct ash_sim_config){.capacity_bytes = 6 * 4096});
+    struct ash_file *a = do_open(&rig, "a");
+
+    (void)state;
+    fill(&rig, a, 0, 1, 16384);
+    assert_int_equal(do_copy(&rig, a, 0, a, 16384, 16384), 8192);
+    do_close(&rig, a);
+    rig_free(&rig);
+}
+
+static void writes_that_find_no_space_leave_the_length(void **state)
+{
+    struct rig rig = rig_new(&(struct ash_sim_config){.capacity_bytes = 4096});
+    struct ash_file *a = do_open(&rig, "a");
+
+    (void)state;
+    fill(&rig, a, 0, 1, 100);
+    assert_int_equal(do_write(&rig, a, 8192, "x", 1), -ENOSPC);
+    assert_int_equal(ash_sim_file_bytes(rig.world, "a"), 100);
+    do_close(&rig, a);
+    rig_free(&rig);
+}
+
 static void lack_of_space_hits_only_what_needs_space(void **state)
 {
     struct rig rig = rig_new(&(struct ash_sim_config){.seed = 5});
@@ -191,6 +237,9 @@ int main(void)
         cmocka_unit_test(failing_requests_say_eio),
         cmocka_unit_test(failed_writes_leave_any_part_behind),
         cmocka_unit_test(capacity_bounds_all_files_together),
+        cmocka_unit_test(space_comes_back_when_the_last_name_or_open_file_goes),
+        cmocka_unit_test(copies_stop_where_space_ends),
+        cmocka_unit_test(writes_that_find_no_space_leave_the_length),
         cmocka_unit_test(lack_of_space_hits_only_what_needs_space),
     };
 

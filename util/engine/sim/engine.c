@@ -141,8 +141,7 @@ static bool is_held(const struct ash_sim_world *world, const struct ash_aio *aio
     if (aio->op == ASH_AIO_WORK) {
         return false;
     }
-    ash_list_for_each(hold, &world->holds, struct sim_hold, link)
-    {
+    ash_list_for_each (hold, &world->holds, struct sim_hold, link) {
         if (hold_matches(hold, aio)) {
             return true;
         }
@@ -289,13 +288,11 @@ static void sim_destroy(struct ash_engine *engine)
     ash_assert(engine->in_flight == 0);
     ash_assert(ash_list_empty(&sim->polls));
     ash_assert(sim->heap_count == 0);
-    ash_list_for_each_safe(file, &world->open_files, struct sim_file, link)
-    {
+    ash_list_for_each_safe (file, &world->open_files, struct sim_file, link) {
         world->leaked_files++;
         ash_sim_close(file);
     }
-    ash_list_for_each_safe(request, &sim->free_requests, struct sim_request, link)
-    {
+    ash_list_for_each_safe (request, &sim->free_requests, struct sim_request, link) {
         g_free(request);
     }
     world->engine = NULL;
@@ -319,8 +316,7 @@ void ash_sim_fail_in_flight(struct sim_engine *sim)
         }
     }
     g_free(events);
-    ash_list_for_each_safe(request, &sim->world->held, struct sim_request, link)
-    {
+    ash_list_for_each_safe (request, &sim->world->held, struct sim_request, link) {
         if (!ash_sim_needs_no_power(request->aio)) {
             ash_list_remove(&request->link);
             sim->world->held_count--;
@@ -342,14 +338,12 @@ void ash_sim_hold(struct ash_sim_world *world, const char *path, int op, uint64_
 
 void ash_sim_release_all(struct ash_sim_world *world)
 {
-    ash_list_for_each_safe(hold_old, &world->holds, struct sim_hold, link)
-    {
+    ash_list_for_each_safe (hold_old, &world->holds, struct sim_hold, link) {
         ash_list_remove(&hold_old->link);
         g_free(hold_old->path);
         g_free(hold_old);
     }
-    ash_list_for_each_safe(request, &world->held, struct sim_request, link)
-    {
+    ash_list_for_each_safe (request, &world->held, struct sim_request, link) {
         ash_list_remove(&request->link);
         world->held_count--;
         schedule(world->engine, request);

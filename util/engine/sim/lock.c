@@ -27,8 +27,7 @@ static void lock_add(struct sim_inode *inode, struct sim_file *owner, int type, 
 /* Takes the range out of the owner's locks, splitting what sticks out. */
 static void lock_cut(struct sim_inode *inode, struct sim_file *owner, uint64_t start, uint64_t end)
 {
-    ash_list_for_each_safe(lock, &inode->locks, struct sim_lock, link)
-    {
+    ash_list_for_each_safe (lock, &inode->locks, struct sim_lock, link) {
         if (lock->owner != owner || !overlaps(lock, start, end)) {
             continue;
         }
@@ -46,8 +45,7 @@ static void lock_cut(struct sim_inode *inode, struct sim_file *owner, uint64_t s
 static bool conflicts(struct sim_inode *inode, const struct sim_file *owner, int type,
                       uint64_t start, uint64_t end)
 {
-    ash_list_for_each(lock, &inode->locks, struct sim_lock, link)
-    {
+    ash_list_for_each (lock, &inode->locks, struct sim_lock, link) {
         if (lock->owner != owner && overlaps(lock, start, end) &&
             (type == F_WRLCK || lock->type == F_WRLCK)) {
             return true;

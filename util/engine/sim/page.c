@@ -367,8 +367,7 @@ static void page_lose(struct sim_inode *inode, struct sim_page *page, uint64_t s
 
 void ash_sim_inode_flush(struct sim_inode *inode, uint64_t seq, bool failed)
 {
-    ash_list_for_each_safe(page, &inode->unsynced, struct sim_page, unsynced)
-    {
+    ash_list_for_each_safe (page, &inode->unsynced, struct sim_page, unsynced) {
         if (!page->oldest || page->oldest->seq > seq) {
             continue;
         }
@@ -450,8 +449,7 @@ static void page_settle(struct sim_inode *inode, struct sim_page *page, sim_keep
 
 void ash_sim_inode_settle(struct sim_inode *inode, sim_keep_fn *keep, const void *opaque)
 {
-    ash_list_for_each_safe(page, &inode->unsynced, struct sim_page, unsynced)
-    {
+    ash_list_for_each_safe (page, &inode->unsynced, struct sim_page, unsynced) {
         page_settle(inode, page, keep, opaque);
         while (page->oldest) {
             versions_pop(inode->world, page);

@@ -114,8 +114,7 @@ static uint64_t oldest_unsynced(const struct sim_inode *inode)
 {
     uint64_t seq = inode->world->seq;
 
-    ash_list_for_each(page, &inode->unsynced, struct sim_page, unsynced)
-    {
+    ash_list_for_each (page, &inode->unsynced, struct sim_page, unsynced) {
         if (page->oldest && page->oldest->seq < seq) {
             seq = page->oldest->seq;
         }
@@ -171,8 +170,7 @@ static uint64_t draw_length(struct draw *draw, const struct sim_inode *inode, en
 
 static void settle_all(struct ash_sim_world *world, enum ash_sim_cut mode)
 {
-    ash_list_for_each(inode, &world->inodes, struct sim_inode, link)
-    {
+    ash_list_for_each (inode, &world->inodes, struct sim_inode, link) {
         struct draw draw = {.style = mode == ASH_SIM_CUT_KEEP ? STYLE_ALL : STYLE_NONE};
         if (ash_list_empty(&inode->unsynced) && inode->lengths->len == 0) {
             continue;
@@ -207,8 +205,7 @@ void ash_sim_power_cut(struct ash_sim_world *world, enum ash_sim_cut mode)
         for (uint32_t i = 0; i < sim->heap_count; i++) {
             carry_out_unfinished(world, sim->heap[i].request);
         }
-        ash_list_for_each(request, &world->held, struct sim_request, link)
-        {
+        ash_list_for_each (request, &world->held, struct sim_request, link) {
             carry_out_unfinished(world, request);
         }
     }

@@ -77,7 +77,7 @@ static int check_transfer(const struct ash_sim_world *world, const struct ash_ai
         *bytes = covered;
     }
     if ((aio->file->flags & ASH_FILE_DIRECT) &&
-        (!ash_is_aligned(aio->offset, alignment) || !ash_is_aligned(aio->bytes, alignment) ||
+        (!ash_is_aligned(aio->offset, alignment) ||
          !ash_iov_aligned(aio->iov, *bytes, alignment, alignment))) {
         return -EINVAL;
     }

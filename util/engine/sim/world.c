@@ -62,8 +62,7 @@ void ash_sim_world_free(struct ash_sim_world *world)
     ash_assert(!world->engine);
     ash_sim_release_all(world);
     g_hash_table_destroy(world->names);
-    ash_list_for_each_safe(inode, &world->inodes, struct sim_inode, link)
-    {
+    ash_list_for_each_safe (inode, &world->inodes, struct sim_inode, link) {
         inode_free(inode);
     }
     ash_assert(world->allocated_pages == 0);
