@@ -344,6 +344,33 @@ static void resizing_shows_in_the_information(void **state)
     assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
 }
 
+static void a_host_that_polls_learns_of_what_it_submitted_itself(void **state)
+{
+    struct ash_loop *loop = *state;
+    struct ash_disk *disk = open_disk(loop, raw_file(65536), ASH_DISK_WRITE, "raw");
+    struct ash_queue *queue;
+    assert_int_equal(ash_queue_new(disk, 8, &queue, NULL), 0);
+    char buffer[4096];
+    struct iovec vec = {buffer, sizeof(buffer)};
+    struct ash_req req = {.op = ASH_READ, .bytes = 4096, .iov = &vec, .iov_count = 1};
+    struct pollfd host = {.fd = ash_loop_fd(loop), .events = POLLIN};
+    struct ash_cqe cqe;
+    for (int i = 0; i < 20; i++) {
+        while (poll(&host, 1, 0) == 1) {
+            assert_true(ash_loop_run_once(loop, 0, 0) >= 0);
+        }
+        assert_int_equal(ash_queue_submit(queue, &req, 1), 1);
+        while (ash_queue_reap(queue, &cqe, 1) == 0) {
+            int count = poll(&host, 1, 20000);
+            assert_true(count == 1 || (count < 0 && errno == EINTR));
+            assert_true(ash_loop_run_once(loop, 0, 0) >= 0);
+        }
+        assert_int_equal(cqe.result, 0);
+    }
+    ash_queue_free(queue);
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -354,6 +381,7 @@ int main(void)
         TEST(wrong_requests_complete_with_their_error),
         TEST(each_request_completes_once_on_the_plain_stack),
         TEST(the_eventfd_tells_of_completions_and_misses_none),
+        TEST(a_host_that_polls_learns_of_what_it_submitted_itself),
         TEST(control_calls_complete_later_and_once),
         TEST(a_missing_file_is_named_in_the_error),
         TEST(resizing_shows_in_the_information),
