@@ -463,6 +463,33 @@ static void wake_before_the_descriptor_is_asked_for_shows(void **state)
     close(epoll_fd);
 }
 
+static int spend(void *opaque)
+{
+    for (uint32_t i = *(uint32_t *)opaque; i; i--) {
+        atomic_signal_fence(memory_order_seq_cst);
+    }
+    return 0;
+}
+
+/* Timeline, 20000 times: a worker is done at a moment that drifts over the owner's wait(), which
+ * takes the event and must take the completion too. */
+static void no_completion_is_lost_in_the_poll_of_the_host(void **state)
+{
+    struct fixture *fixture = *state;
+    int epoll_fd = outer_epoll(fixture->engine);
+
+    for (uint32_t i = 0; i < 20000; i++) {
+        uint32_t turns = i * 13 % 3000;
+        struct call call = {.aio = {.op = ASH_AIO_WORK, .work = spend, .work_opaque = &turns}};
+        call_submit(fixture->engine, &call);
+        for (uint32_t waits = i % 61; waits && !call.completions; waits--) {
+            wait_until(fixture->engine, 0);
+        }
+        drive(fixture->engine, epoll_fd, &call);
+    }
+    close(epoll_fd);
+}
+
 /* More requests than the depth, driven by the descriptor alone. */
 static void descriptor_drives_more_requests_than_the_depth(void **state)
 {
@@ -698,6 +725,7 @@ int main(void)
         T(descriptor_is_readable_for_polls_and_cancels),
         T(descriptor_is_readable_for_a_wake_and_then_no_more),
         T(wake_before_the_descriptor_is_asked_for_shows),
+        T(no_completion_is_lost_in_the_poll_of_the_host),
         T(descriptor_drives_more_requests_than_the_depth),
         T(work_runs_once_each_and_returns_its_value),
         T(works_run_in_parallel),
