@@ -13,21 +13,25 @@
 #include "block/graph/node.h"
 #include "block/map/map.h"
 #include "util/assert.h"
+#include "util/range.h"
 
-/* Covers what a longer backing file would show in the new range. */
-ASH_CO_FN static int hide_backing(struct ash_node *node, uint64_t from, struct ash_error *error)
+/* Covers what a longer backing file would show in the new range, and what the last allocation unit
+ * may hold beyond the old end. */
+ASH_CO_FN static int clear_new_range(struct ash_node *node, uint64_t from, struct ash_error *error)
 {
-    uint64_t end =
-        node->backing != NULL ? ASH_MIN(node->size_bytes, node->backing->child->size_bytes) : 0;
-    if (node->map == NULL || from >= end) {
+    if (node->map == NULL) {
+        return 0;
+    }
+    uint64_t backing = node->backing != NULL ? node->backing->child->size_bytes : 0;
+    uint64_t end = ASH_MAX(ash_align_up(from, node->map->unit_bytes), backing);
+    end = ASH_MIN(end, node->size_bytes);
+    if (from >= end) {
         return 0;
     }
     struct ash_io io = {.op = ASH_ZERO, .offset = from, .bytes = end - from};
     int ret = ash_map_io(node, &io);
     if (ret < 0) {
-        return ash_error_errno(error, ret,
-                               "Cannot cover what the backing file of '%s' holds from %" PRIu64
-                               " on with zeroes",
+        return ash_error_errno(error, ret, "Cannot make '%s' read as zeroes from %" PRIu64 " on",
                                node->filename, from);
     }
     return 0;
@@ -59,7 +63,7 @@ int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int p
     old = node->size_bytes; /* somebody may have changed it while this call waited */
     int ret = node->driver->resize(node, bytes, (enum ash_prealloc)prealloc, error);
     if (ret >= 0 && node->size_bytes > old) {
-        ret = hide_backing(node, old, error);
+        ret = clear_new_range(node, old, error);
     }
     ash_map_forget(node, from, INT64_MAX - from);
     ash_track_end(&request);
