@@ -100,7 +100,6 @@ struct ash_node {
     struct ash_track track;
     struct ash_map *map;        /* of nodes whose driver maps: locks, pins, what walks found */
     struct ash_list nodes_link; /* in the loop's list of nodes */
-    void *lock_state;           /* of the file driver */
 };
 
 /* Takes a reference; the owner thread. */

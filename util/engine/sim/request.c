@@ -44,7 +44,8 @@ bool ash_sim_is_mutation(const struct ash_aio *aio)
 
 bool ash_sim_has_two_stages(const struct ash_aio *aio)
 {
-    return aio->op == ASH_AIO_READ || (ash_sim_is_mutation(aio) && aio->op != ASH_AIO_FLUSH);
+    return aio->op == ASH_AIO_READ || aio->op == ASH_AIO_SEEK ||
+           (ash_sim_is_mutation(aio) && aio->op != ASH_AIO_FLUSH);
 }
 
 bool ash_sim_needs_no_power(const struct ash_aio *aio)
