@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A loop on the caller's thread: configuration, timers, posts, turn hooks, waiting for a coroutine,
- * and the host's hooks. What does not need other threads or a descriptor runs on the simulator too.
- */
+/* A loop on the caller's thread: timers, posts, turn hooks, waiting for a coroutine. What needs no
+ * other thread runs on the simulator too. */
 #include "tests/unit/unit.h"
 #include <errno.h>
 #include <pthread.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 #include "tests/unit/dies.h"
-#include "util/assert.h"
-#include "util/engine/os.h"
+#include "util/engine/sim.h"
 #include "util/loop/private.h"
 #include "util/prng.h"
 
@@ -32,105 +27,27 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* ---- configuration ---- */
+static struct ash_sim_world *world;
 
-static void expect_refused(const struct ash_loop_config *config, const char *names)
-{
-    struct ash_error error = ASH_ERROR_INIT;
-    struct ash_loop *none = NULL;
-    assert_int_equal(ash_loop_new(config, &none, &error), -EINVAL);
-    assert_null(none);
-    assert_int_equal(error.code, -EINVAL);
-    assert_non_null(strstr(error.message, names));
-}
-
-static void *alloc_aligned(void *opaque, size_t bytes, size_t alignment)
-{
-    size_t *live = opaque;
-    *live += bytes;
-    void *memory;
-    return posix_memalign(&memory, alignment, bytes) == 0 ? memory : NULL;
-}
-
-static void free_aligned(void *opaque, void *memory, size_t bytes)
-{
-    size_t *live = opaque;
-    *live -= bytes;
-    free(memory);
-}
-
-static void wrong_field_of_the_configuration_is_named(void **state)
+static int set_up_simulated(void **state)
 {
     (void)state;
-    struct ash_loop_config config = ASH_LOOP_CONFIG_INIT;
-    config.size = 4;
-    expect_refused(&config, "size is 4");
-    config = (struct ash_loop_config)ASH_LOOP_CONFIG_INIT;
-    config.flags = 0x80;
-    expect_refused(&config, "flags are 0x80");
-    config = (struct ash_loop_config)ASH_LOOP_CONFIG_INIT;
-    config.depth = 4097;
-    expect_refused(&config, "depth is 4097");
-    config = (struct ash_loop_config)ASH_LOOP_CONFIG_INIT;
-    config.workers = 65;
-    expect_refused(&config, "workers is 65");
-
-    struct ash_hooks hooks = {.size = sizeof(hooks), .alloc = alloc_aligned};
-    config = (struct ash_loop_config)ASH_LOOP_CONFIG_INIT;
-    config.hooks = &hooks;
-    expect_refused(&config, "alloc and free");
-    hooks = (struct ash_hooks){.size = 1};
-    expect_refused(&config, "size is 1");
-}
-
-static void configuration_of_a_newer_caller_is_taken_if_it_asks_for_nothing_new(void **state)
-{
-    (void)state;
-    struct {
-        struct ash_loop_config known;
-        uint64_t future;
-    } newer = {ASH_LOOP_CONFIG_INIT, 0};
-    newer.known.size = sizeof(newer);
-    struct ash_loop *other;
-    assert_int_equal(ash_loop_new(&newer.known, &other, NULL), 0);
-    ash_loop_free(other);
-    newer.future = 1;
-    expect_refused(&newer.known, "does not know");
-}
-
-static void configuration_of_an_older_caller_gets_defaults(void **state)
-{
-    (void)state;
-    struct ash_loop_config older = ASH_LOOP_CONFIG_INIT;
-    older.size = offsetof(struct ash_loop_config, depth);
-    older.depth = 1000000; /* not part of it */
-    struct ash_loop *other;
-    assert_int_equal(ash_loop_new(&older, &other, NULL), 0);
-    assert_int_equal(other->metadata_bytes_max, 32 * MiB);
-    ash_loop_free(other);
-}
-
-static void engine_in_use_is_the_one_that_was_asked_for(void **state)
-{
-    (void)state;
-    const char *name = getenv("ASHLAR_ENGINE");
-    if (name != NULL) {
-        assert_string_equal(ash_loop_engine(loop), name);
+    const struct ash_engine_config engine_config = {.depth = 16, .workers = 1};
+    const struct ash_sim_config sim_config = {.seed = 1};
+    struct ash_engine *engine;
+    world = ash_sim_world_new(&sim_config);
+    int result = ash_engine_sim_new(world, &engine_config, &engine, NULL);
+    if (result == 0) {
+        result = ash_loop_new_with_engine(engine, NULL, &loop, NULL);
     }
+    return result < 0 ? result : ash_loop_bind(loop);
 }
 
-static void loop_is_bound_once(void **state)
+static int tear_down_simulated(void **state)
 {
-    (void)state;
-    assert_int_equal(ash_loop_bind(loop), -EBUSY);
-}
-
-static void loop_that_was_never_bound_can_be_freed(void **state)
-{
-    (void)state;
-    struct ash_loop *other;
-    assert_int_equal(ash_loop_new(NULL, &other, NULL), 0);
-    ash_loop_free(other);
+    tear_down(state);
+    ash_sim_world_free(world);
+    return 0;
 }
 
 /* ---- timers ---- */
@@ -547,154 +464,6 @@ static void run_sync_inside_a_turn_is_refused(void **state)
     assert_int_equal(result, -EDEADLK);
 }
 
-/* ---- the host's hooks ---- */
-
-static void buffers_are_aligned(void **state)
-{
-    (void)state;
-    for (size_t alignment = 16; alignment <= 1 << 21; alignment *= 2) {
-        char *buffer = ash_buffer_alloc(loop, 100, alignment);
-        assert_non_null(buffer);
-        assert_int_equal((uintptr_t)buffer % alignment, 0);
-        memset(buffer, 1, 100);
-        ash_buffer_free(loop, buffer, 100);
-    }
-    ash_buffer_free(loop, NULL, 0);
-}
-
-static struct ash_loop *loop_with(const struct ash_hooks *hooks)
-{
-    struct ash_loop_config config = ASH_LOOP_CONFIG_INIT;
-    config.hooks = hooks;
-    struct ash_loop *other;
-    assert_int_equal(ash_loop_new(&config, &other, NULL), 0);
-    return other;
-}
-
-static void *alloc_nothing(void *opaque, size_t bytes, size_t alignment)
-{
-    (void)opaque;
-    (void)bytes;
-    (void)alignment;
-    return NULL;
-}
-
-static void host_that_is_out_of_memory_gives_no_buffer(void **state)
-{
-    (void)state;
-    struct ash_hooks hooks = {.size = sizeof(hooks), .alloc = alloc_nothing, .free = free_aligned};
-    struct ash_loop *other = loop_with(&hooks);
-    assert_null(ash_buffer_alloc(other, 100, 4096));
-    ash_loop_free(other);
-}
-
-static void buffers_come_from_the_hooks_of_the_host(void **state)
-{
-    (void)state;
-    size_t live = 0;
-    struct ash_hooks hooks = {
-        .size = sizeof(hooks), .opaque = &live, .alloc = alloc_aligned, .free = free_aligned};
-    struct ash_loop *other = loop_with(&hooks);
-    hooks = (struct ash_hooks){0}; /* they were copied */
-    void *buffer = ash_buffer_alloc(other, 12345, 4096);
-    assert_int_equal(live, 12345);
-    ash_buffer_free(other, buffer, 12345);
-    assert_int_equal(live, 0);
-    ash_loop_free(other);
-}
-
-static void *alloc_misaligned(void *opaque, size_t bytes, size_t alignment)
-{
-    return (char *)alloc_aligned(opaque, bytes + alignment, alignment) + 16;
-}
-
-static void free_misaligned(void *opaque, void *memory, size_t bytes)
-{
-    *(size_t *)opaque += bytes;
-    free((char *)memory - 16);
-}
-
-static void misaligned_buffer_of_the_host_is_given_back(void **state)
-{
-    (void)state;
-    size_t live = 0;
-    struct ash_hooks hooks = {
-        .size = sizeof(hooks), .opaque = &live, .alloc = alloc_misaligned, .free = free_misaligned};
-    struct ash_loop *other = loop_with(&hooks);
-    assert_null(ash_buffer_alloc(other, 100, 4096));
-    assert_int_equal(live, 100 + 4096 + 100);
-    ash_loop_free(other);
-}
-
-static char logged[2048];
-static enum ash_log_level logged_level;
-
-static void keep_log(void *opaque, enum ash_log_level level, const char *message)
-{
-    (void)opaque;
-    logged_level = level;
-    assert_true(strlen(message) < sizeof(logged));
-    memcpy(logged, message, strlen(message) + 1);
-}
-
-static void log_reaches_the_hook_as_one_line(void **state)
-{
-    (void)state;
-    struct ash_hooks hooks = {.size = sizeof(hooks), .log = keep_log};
-    struct ash_loop *other = loop_with(&hooks);
-    errno = ENOSPC;
-    ash_log(other, ASH_LOG_WARNING, "file '%s' has %d", "a\nb\x1b[2J", 7);
-    assert_int_equal(errno, ENOSPC);
-    assert_string_equal(logged, "file 'a?b?[2J' has 7");
-    assert_int_equal(logged_level, ASH_LOG_WARNING);
-
-    char name[3000];
-    memset(name, 'n', sizeof(name));
-    name[sizeof(name) - 1] = '\0';
-    ash_log(other, ASH_LOG_ERROR, "%s", name);
-    assert_int_equal(strlen(logged), 1023);
-    assert_string_equal(logged + 1020, "...");
-    ash_loop_free(other);
-    ash_log(loop, ASH_LOG_ERROR, "nobody listens");
-}
-
-static int fatal_pipe[2];
-
-static void tell_fatal(void *opaque, const char *message)
-{
-    (void)opaque;
-    if (write(fatal_pipe[1], message, strlen(message)) < 0) {
-        _exit(1);
-    }
-}
-
-static void fail_in_turn(void *opaque)
-{
-    ash_assert(opaque == fail_in_turn);
-}
-
-static void fail_an_assertion(void)
-{
-    struct ash_hooks hooks = {.size = sizeof(hooks), .fatal = tell_fatal};
-    struct ash_loop *other = loop_with(&hooks);
-    if (ash_loop_bind(other) < 0 || ash_loop_post(other, fail_in_turn, NULL) < 0) {
-        _exit(2);
-    }
-    ash_loop_run_once(other, -1, 0);
-}
-
-static void fatal_hook_is_told_before_the_abort(void **state)
-{
-    (void)state;
-    assert_int_equal(pipe(fatal_pipe), 0);
-    assert_dies(fail_an_assertion, SIGABRT);
-    close(fatal_pipe[1]);
-    char message[512] = "";
-    assert_true(read(fatal_pipe[0], message, sizeof(message) - 1) > 0);
-    assert_non_null(strstr(message, "opaque == fail_in_turn"));
-    close(fatal_pipe[0]);
-}
-
 static void *use_from_another_thread(void *opaque)
 {
     (void)opaque;
@@ -716,17 +485,42 @@ static void turn_on_another_thread_than_the_owner_is_asserted_against(void **sta
     assert_dies(run_on_the_wrong_thread, SIGABRT);
 }
 
+ASH_CO_FN static int wait_for_nobody(void *opaque)
+{
+    *(struct ash_co **)opaque = ash_co_self();
+    ash_co_yield();
+    return 0;
+}
+
+static void simulated_loop_says_when_nothing_can_happen_any_more(void **state)
+{
+    (void)state;
+    struct ash_co *waiter = NULL;
+    assert_int_equal(ash_loop_run_once(loop, -1, 0), -EDEADLK);
+    assert_int_equal(ash_loop_run_sync(loop, wait_for_nobody, &waiter), -EDEADLK);
+    ash_co_wake(waiter);
+    ash_loop_run_once(loop, 0, 0);
+}
+
+static void simulated_loop_sleeps_in_no_time_to_the_nanosecond(void **state)
+{
+    (void)state;
+    struct entry entry;
+    uint64_t day_ns = 86400 * 1000 * (uint64_t)MS;
+    uint64_t deadline_ns = ash_loop_now(loop) + day_ns;
+    fired_count = 0;
+    arm(&entry, 0, deadline_ns);
+    run_until_fired(1);
+    assert_int_equal(ash_loop_now(loop), deadline_ns);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST_SIMULATED(name)                                                                       \
+    cmocka_unit_test_setup_teardown(name, set_up_simulated, tear_down_simulated)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wrong_field_of_the_configuration_is_named),
-        cmocka_unit_test(configuration_of_a_newer_caller_is_taken_if_it_asks_for_nothing_new),
-        cmocka_unit_test(configuration_of_an_older_caller_gets_defaults),
-        TEST(engine_in_use_is_the_one_that_was_asked_for),
-        TEST(loop_is_bound_once),
-        cmocka_unit_test(loop_that_was_never_bound_can_be_freed),
         TEST(timers_fire_by_deadline_and_equal_ones_in_the_order_of_arming),
         TEST(timer_never_fires_early),
         TEST(cancelled_timers_do_not_fire_and_the_others_do),
@@ -743,13 +537,27 @@ int main(void)
         TEST(loop_runs_what_was_posted_before_it_ends_and_takes_no_more),
         TEST(run_sync_on_the_owner_runs_turns_and_returns_the_result),
         TEST(run_sync_inside_a_turn_is_refused),
-        TEST(buffers_are_aligned),
-        TEST(host_that_is_out_of_memory_gives_no_buffer),
-        TEST(buffers_come_from_the_hooks_of_the_host),
-        TEST(misaligned_buffer_of_the_host_is_given_back),
-        TEST(log_reaches_the_hook_as_one_line),
-        TEST(fatal_hook_is_told_before_the_abort),
         TEST(turn_on_another_thread_than_the_owner_is_asserted_against),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest simulated_tests[] = {
+        TEST_SIMULATED(timers_fire_by_deadline_and_equal_ones_in_the_order_of_arming),
+        TEST_SIMULATED(timer_never_fires_early),
+        TEST_SIMULATED(cancelled_timers_do_not_fire_and_the_others_do),
+        TEST_SIMULATED(setting_and_cancelling_at_random_keeps_the_order),
+        TEST_SIMULATED(timer_set_again_moves),
+        TEST_SIMULATED(timer_that_rearms_itself_for_now_does_not_hold_up_the_turn),
+        TEST_SIMULATED(timer_can_cancel_another_that_is_due),
+        TEST_SIMULATED(coroutines_sleep_side_by_side),
+        TEST_SIMULATED(post_from_the_owner_is_never_called_inside_the_call),
+        TEST_SIMULATED(posts_of_a_post_come_in_the_next_turn_in_order),
+        TEST_SIMULATED(turn_inside_a_turn_is_refused),
+        TEST_SIMULATED(hooks_run_once_at_the_end_of_the_turn_in_order),
+        TEST_SIMULATED(turn_switches_to_at_most_budget_coroutines),
+        TEST_SIMULATED(run_sync_on_the_owner_runs_turns_and_returns_the_result),
+        TEST_SIMULATED(run_sync_inside_a_turn_is_refused),
+        TEST_SIMULATED(simulated_loop_says_when_nothing_can_happen_any_more),
+        TEST_SIMULATED(simulated_loop_sleeps_in_no_time_to_the_nanosecond),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    return failed + cmocka_run_group_tests(simulated_tests, NULL, NULL);
 }
