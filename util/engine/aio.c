@@ -5,10 +5,10 @@
  *  1. At most config.depth requests have a slot; what comes on top waits in `pending`.
  *  2. A slot is idle, queued for the next io_submit, or in the kernel.
  *  3. Completions are taken from the ring that the kernel shares with us, without a system call.
- * The kernel writes the waker's eventfd with each, so that a sleep in epoll ends.
+ *     The kernel writes the waker's eventfd with each, so that a sleep in epoll ends.
  *  4. What io_submit refuses, or gives back unfinished, is carried out by a worker: its result is
- * the one that is told. When the kernel has no room for the moment, it is asked again once
- * something has completed; only if it has nothing of ours does a worker take the request. */
+ *     the one that is told. When the kernel has no room for the moment, it is asked again once
+ *     something has completed; only if it has nothing of ours does a worker take the request. */
 #include "util/engine/engine.h"
 
 #include <errno.h>

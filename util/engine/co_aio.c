@@ -2,11 +2,12 @@
 /* Requests to the engine as calls, and transfers that are completed whatever the kernel splits off.
  *
  *  1. The request lives on the stack of the coroutine that waits for it.
- *  2. A transfer goes on where the last one ended. An O_DIRECT file may only be addressed in whole
- *     units, so there it goes on at the last multiple of the unit, though not before its own start:
- * what lies in between is read or written again. The unit is what the kernel tells, else 4 KiB.
+ *  2. A transfer goes on where the last one ended. An O_DIRECT file may only be addressed in
+ *     whole units, so there it goes on at the last multiple of the unit, though not before its
+ *     own start: what lies in between is read or written again. The unit is what the kernel
+ *     tells, else 4 KiB.
  *  3. A short read ends the file only if the next one reads nothing, or, for an O_DIRECT file,
- * which cannot be read behind an odd end, if its length says so.
+ *     which cannot be read behind an odd end, if its length says so.
  *  4. A transfer ends: one that gains nothing 16 times in a row is given up. */
 #include "util/engine/co_aio.h"
 

@@ -2,8 +2,8 @@
 /* Choosing an engine, and telling completions.
  *
  *  1. An engine that was asked for by name is never replaced by another.
- *  2. Without a name the order is uring, aio, threads, and only if none can be had is it an error,
- *     which then says why each was refused.
+ *  2. Without a name the order is uring, aio, threads, and only if none can be had is it an
+ *     error, which then says why each was refused.
  *  3. A completion never switches to a coroutine: it makes it ready, or calls done() on the plain
  *     stack of wait(). */
 #include "util/engine/engine.h"

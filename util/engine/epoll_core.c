@@ -5,7 +5,7 @@
  *     time, lest a busy disk starve a socket.
  *  2. The eventfd is in the epoll set edge-triggered, and is never read: taking the event is what
  *     ends its readiness. It is written by wakes and by the kernel as it completes a request of
- * aio.
+ *     aio.
  *  3. One that finds nothing makes one epoll_wait. It may return 0 early: for a signal, or for an
  *     event whose cause was dealt with before. */
 #include "util/engine/epoll_core.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Polls over epoll. epoll knows a descriptor once; any number of requests may wait for it.
  *
- *  1. A descriptor is in the epoll set exactly while a request waits for it, with the union of what
- *     they wait for. So a closed and reused number finds no stale entry, and idle descriptors cost
- *     nothing in a turn.
- *  2. A request that waits has scratch.number WAITING and is on its descriptor's list; one that is
- *     ready is on `ready`. Events only move requests from one to the other: completions, which may
- *     submit and cancel, run afterwards.
+ *  1. A descriptor is in the epoll set exactly while a request waits for it, with the union of
+ *     what they wait for. So a closed and reused number finds no stale entry, and idle
+ *     descriptors cost nothing in a turn.
+ *  2. A request that waits has scratch.number WAITING and is on its descriptor's list; one that
+ *     is ready is on `ready`. Events only move requests from one to the other: completions, which
+ *     may submit and cancel, run afterwards.
  *  3. What epoll refuses because it is always ready (a regular file) is ready at once. */
 #include "util/engine/pollset.h"
 
@@ -72,8 +72,7 @@ static uint32_t union_of_events(const struct watched *watched)
 {
     uint32_t events = 0;
 
-    ash_list_for_each(aio, &watched->requests, struct ash_aio, link)
-    {
+    ash_list_for_each (aio, &watched->requests, struct ash_aio, link) {
         events |= (uint32_t)aio->mode;
     }
     return events;
@@ -147,8 +146,7 @@ static void take_event(struct ash_pollset *pollset, int fd, uint32_t events)
     bool changed = false;
 
     ash_assert(watched);
-    ash_list_for_each_safe(aio, &watched->requests, struct ash_aio, link)
-    {
+    ash_list_for_each_safe (aio, &watched->requests, struct ash_aio, link) {
         uint32_t found = events & ((uint32_t)aio->mode | ALWAYS);
         if (found) {
             ash_list_remove(&aio->link);

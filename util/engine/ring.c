@@ -8,7 +8,7 @@
  *  3. A deferred ring is created disabled, and belongs to the thread that enables it.
  *  4. The host does not poll the ring itself: what the kernel defers to the owner makes the ring
  *     readable, but wakes nobody who sleeps on it. An eventfd registered with the ring is written
- * then. Both eventfds are in an epoll set, edge-triggered, so that one call drains them. */
+ *     then. Both eventfds are in an epoll set, edge-triggered, so that one call drains them. */
 #include "util/engine/ring.h"
 
 #include <errno.h>

@@ -11,19 +11,21 @@
  *        └──▶ local ────────────────────────────────────▶ (in wait)
  *
  *  1. At most config.depth requests are in the kernel, polls not counted; what comes on top waits
- * in `pending`. It neither fails nor blocks.
+ *     in `pending`. It neither fails nor blocks.
  *  2. A wait makes one io_uring_enter for all that was queued, and none if nothing was queued and
  *     completions were there. More only when a turn queued more than the ring holds.
  *  3. A deferred ring shows completions only after an enter. The kernel says by a flag in shared
- * memory when it holds some back, so spinning costs no system call.
- *  4. user_data is the request's address; the two low bits say what else is to be done (enum tag).
+ *     memory when it holds some back, so spinning costs no system call.
+ *  4. user_data is the request's address; the two low bits say what else is to be done (enum
+ *     tag).
  *  5. A poll in the kernel has scratch.number IN_KERNEL, and its link is empty until it is
- * cancelled and waits for an entry on `cancels`. Its completion takes it off that list, so no
- * cancel is sent for a request that is gone.
+ *     cancelled and waits for an entry on `cancels`. Its completion takes it off that list, so no
+ *     cancel is sent for a request that is gone.
  *  6. A transfer of more than 4 pieces names them in an array of the pool, which scratch.pointer
- * holds until the completion. Without memory for one, the first 4 pieces go out: a short transfer.
- *  7. What the kernel gives back unfinished (-EAGAIN, -EINTR, -ECANCELED because the thread that
- *     submitted it ended) is carried out by a worker. */
+ *     holds until the completion. Without memory for one, the first 4 pieces go out: a short
+ *     transfer.
+ *  7. What the kernel gives back unfinished (-EAGAIN, -EINTR, -EOPNOTSUPP, -ECANCELED because the
+ *     thread that submitted it ended) is carried out by a worker, and its result is the one told. */
 #include "util/engine/engine.h"
 
 #include <errno.h>

@@ -4,9 +4,9 @@
  *  1. A thread is started when a request is queued that no idle thread will take, up to `max`; it
  *     stays until the pool is freed.
  *  2. A request is on `todo`, or with one worker, or on `done`: workers never complete it
- * themselves.
+ *     themselves.
  *  3. The engine is woken when `done` becomes non-empty, and each wake is followed by a reap: so
- * what is put on a list that is not empty needs no wake of its own.
+ *     what is put on a list that is not empty needs no wake of its own.
  *  4. If the host has no thread left to give, the owner carries the request out itself: slow, but
  *     no request fails for it. */
 #include "util/engine/workers.h"
