@@ -214,14 +214,14 @@ static int take_option(struct arguments *arguments, int c, char **argv)
 static const char *find_conflict(const struct arguments *arguments)
 {
     const struct convert *convert = &arguments->convert;
-    if (convert->target_image_opts && convert->target_format != NULL) {
-        return "-O and --target-image-opts are mutually exclusive";
-    }
     if (arguments->source_image_opts && arguments->source_format != NULL) {
         return "--image-opts and --format are mutually exclusive";
     }
     if (convert->target_image_opts && !convert->skip_create) {
         return "--target-image-opts requires use of -n flag";
+    }
+    if (convert->target_image_opts && convert->target_format != NULL) {
+        return "-O and --target-image-opts are mutually exclusive";
     }
     if (arguments->offload && convert->compress) {
         return "Cannot enable copy offloading when -c is used";

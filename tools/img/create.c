@@ -149,6 +149,18 @@ ASH_CO_FN static int check_backing(struct create *create, struct ash_error *erro
     return ret;
 }
 
+/* Whether an image can be made under that name at all. */
+static bool names_a_file(const char *filename, struct ash_error *error)
+{
+    if (strncmp(filename, "json:", 5) == 0) {
+        ash_error_set(error, -EINVAL, "Unknown protocol 'json'");
+        return false;
+    }
+    json_t *description = ash_describe(filename, "file", error);
+    json_decref(description);
+    return description != NULL;
+}
+
 /* Puts -b, -F and the size among the options. */
 static int settle_options(struct create *create, const char *backing, const char *format,
                           struct ash_error *error)
@@ -164,6 +176,9 @@ static int settle_options(struct create *create, const char *backing, const char
         if (format != NULL) {
             ash_tool_options_set(&create->options, "backing_fmt", format);
         }
+    }
+    if (!names_a_file(create->filename, error)) {
+        return -EINVAL;
     }
     const char *size = ash_tool_options_get(&create->options, "size");
     if (size != NULL && create->sized) {

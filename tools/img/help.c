@@ -45,7 +45,7 @@ const struct ash_img_command ash_img_commands[] = {
      "[...]] "
      "output_filename",
      "  -c                    compress the target\n"
-     "  -C                    let the host copy where it can\n"
+     "  -C                    accepted; copies as without it\n"
      "  -n                    the target exists already\n"
      "  --target-is-zero      the target reads as zeroes (with -n)\n"
      "  -S sparse_size        shortest run of zeroes left out of the target (default: 4k); 0: "
