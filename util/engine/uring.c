@@ -13,7 +13,8 @@
  *  1. At most config.depth requests are in the kernel, polls not counted; what comes on top waits
  *     in `pending`. It neither fails nor blocks.
  *  2. A wait makes one io_uring_enter for all that was queued, and none if nothing was queued and
- *     completions were there. More only when a turn queued more than the ring holds.
+ *     completions were there. More only when a turn queued more than the ring holds; and while the
+ *     host polls for us, one that finds nothing also ends the readiness of its descriptor.
  *  3. A deferred ring shows completions only after an enter. The kernel says by a flag in shared
  *     memory when it holds some back, so spinning costs no system call.
  *  4. user_data is the request's address; the two low bits say what else is to be done (enum
@@ -478,7 +479,9 @@ static int uring_wait(struct ash_engine *engine, uint64_t deadline_ns)
         count = idle(uring, budget_ns, deadline_ns);
     } else if (!count && ret == 0 && ash_waker_exposed(&uring->waker)) {
         ash_ring_drain(&uring->ring);
-        ret = send_all(uring);
+        if (ash_ring_deferred_work(&uring->ring)) {
+            ret = send_all(uring);
+        }
         count = collect(uring, &woken);
     }
     if (count > 0 && waits_for_entries(uring)) {
