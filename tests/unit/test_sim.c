@@ -151,8 +151,32 @@ static void direct_files_demand_alignment(void **state)
     assert_int_equal(do_read(&rig, file, 0, buffer + 512, 1024), -EINVAL);
     assert_int_equal(do_read(&rig, file, 0, buffer, 4096), 3072);
     do_close(&rig, file);
+    ash_sim_world_configure(rig.world, &(struct ash_sim_config){.unsupported = ASH_SIM_NO_DIRECT});
+    assert_int_equal(try_open(&rig, "a", ASH_FILE_DIRECT, &file), -EINVAL);
     free(buffer);
     rig_free(&rig);
+}
+
+static void a_status_may_be_out_of_date_when_it_completes(void **state)
+{
+    unsigned outdated = 0;
+
+    (void)state;
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        struct rig rig = rig_new(&(struct ash_sim_config){.seed = seed, .latency_ns_max = 100});
+        struct ash_file *file = do_open(&rig, "a");
+        struct ash_file_status status;
+        struct call write = call_transfer(file, ASH_AIO_WRITE, 0, "x", 1);
+        struct call ask = {.aio = {.op = ASH_AIO_STATUS, .file = file, .status = &status}};
+        call_submit(&rig, &write);
+        call_submit(&rig, &ask);
+        assert_int_equal(call_wait(&rig, &ask), 0);
+        outdated += write.done && status.bytes == 0;
+        call_wait(&rig, &write);
+        do_close(&rig, file);
+        rig_free(&rig);
+    }
+    assert_true(outdated > 0);
 }
 
 static void allocation_modes_change_length_and_content_as_fallocate_does(void **state)
@@ -684,6 +708,7 @@ int main(void)
         cmocka_unit_test(reads_end_at_the_end_of_the_file),
         cmocka_unit_test(vectors_beyond_iov_max_give_short_transfers),
         cmocka_unit_test(direct_files_demand_alignment),
+        cmocka_unit_test(a_status_may_be_out_of_date_when_it_completes),
         cmocka_unit_test(allocation_modes_change_length_and_content_as_fallocate_does),
         cmocka_unit_test(allocation_refuses_what_fallocate_refuses),
         cmocka_unit_test(small_punches_zero_only_their_bytes),

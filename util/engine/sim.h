@@ -25,13 +25,15 @@
 
 struct ash_sim_world;
 
-/* What a file system may lack: then the request ends with -EOPNOTSUPP, a seek with -EINVAL. */
+/* What a file system may lack: then the request ends with -EOPNOTSUPP, a seek and an open with
+ * -EINVAL. */
 #define ASH_SIM_NO_PUNCH_HOLE (1u << 0)
 #define ASH_SIM_NO_ZERO_RANGE (1u << 1)
 #define ASH_SIM_NO_ALLOCATE (1u << 2) /* plain fallocate */
 #define ASH_SIM_NO_SEEK (1u << 3)
 #define ASH_SIM_NO_COPY (1u << 4)
 #define ASH_SIM_NO_DIRECT_HINT (1u << 5) /* STATUS tells no alignment of O_DIRECT */
+#define ASH_SIM_NO_DIRECT (1u << 6)
 
 struct ash_sim_config {
     uint64_t seed;

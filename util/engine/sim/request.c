@@ -44,7 +44,7 @@ bool ash_sim_is_mutation(const struct ash_aio *aio)
 
 bool ash_sim_has_two_stages(const struct ash_aio *aio)
 {
-    return aio->op == ASH_AIO_READ || aio->op == ASH_AIO_SEEK ||
+    return aio->op == ASH_AIO_READ || aio->op == ASH_AIO_SEEK || aio->op == ASH_AIO_STATUS ||
            (ash_sim_is_mutation(aio) && aio->op != ASH_AIO_FLUSH);
 }
 
@@ -357,6 +357,9 @@ static int64_t carry_open(struct ash_sim_world *world, struct ash_aio *aio)
     aio->file = NULL;
     if (aio->adopt_fd >= 0) {
         return -EOPNOTSUPP;
+    }
+    if ((aio->file_flags & ASH_FILE_DIRECT) && (world->config.unsupported & ASH_SIM_NO_DIRECT)) {
+        return -EINVAL;
     }
     return ash_sim_open(world, aio->path, aio->file_flags, &aio->file);
 }
