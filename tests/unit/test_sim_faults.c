@@ -89,6 +89,10 @@ static void short_transfers_end_at_sectors(void **state)
         assert_int_equal(do_read(&rig, file, 10, buffer, 100), 100);
     }
     assert_true(shorter > 30);
+    for (unsigned i = 0; i < 20; i++) {
+        int64_t done = do_write(&rig, file, 0, buffer, sizeof(buffer));
+        assert_true(done == 4000 || do_write(&rig, file, 0, buffer, sizeof(buffer)) == 4000);
+    }
     do_close(&rig, file);
     rig_free(&rig);
 }

@@ -46,7 +46,8 @@ struct ash_sim_config {
     uint32_t flush_error_per_mille; /* and each page that it covered is gone or not, by the seed: a
                                        gone one still reads as written, no later flush saves it, and
                                        a cut reverts it */
-    uint32_t short_per_mille;       /* short reads and writes, at sector boundaries */
+    uint32_t short_per_mille;       /* short reads and writes, at sector boundaries; not twice in a
+                                       row from one offset */
     uint32_t no_space_per_mille;    /* of those that need new space */
     uint32_t stall_per_mille;       /* the request does not complete until ash_sim_release_all() */
     uint64_t capacity_bytes;        /* of all files; 0: no bound. Beyond it -ENOSPC */

@@ -75,7 +75,8 @@ struct sim_inode {
     bool read_only;
     uint64_t modified_ns;
     uint64_t length;
-    GArray *lengths; /* struct sim_length, oldest first */
+    uint64_t short_offset; /* of the last transfer, if it was cut short; or UINT64_MAX */
+    GArray *lengths;       /* struct sim_length, oldest first */
     struct sim_tree tree;
     struct sim_leaf *leaf_cached;
     uint64_t leaf_cached_index;

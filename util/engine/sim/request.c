@@ -5,7 +5,7 @@
  * drawn where a request is carried out:
  *
  *   error of a write    nothing, or a part that ends at a sector, was written all the same
- *   short transfer      ends at a sector, and is never empty
+ *   short transfer      ends at a sector, is never empty, and not twice in a row from one offset
  *   no space            a write ends where it needs a page that it does not get; -ENOSPC if that is
  *                       the first
  *   error of a flush    see page.c; of a DSYNC write: it is written, and not durable
@@ -85,6 +85,19 @@ static int check_transfer(const struct ash_sim_world *world, const struct ash_ai
     return 0;
 }
 
+/* Whether this transfer is cut short. Never twice in a row from one offset: who repeats a transfer
+ * gains something, as on a real system, though he may only go on in larger units than sectors. */
+static bool draw_short(struct ash_sim_world *world, struct sim_inode *inode, uint64_t offset)
+{
+    if (!ash_prng_chance(&world->prng, world->config.short_per_mille) ||
+        inode->short_offset == offset) {
+        inode->short_offset = UINT64_MAX;
+        return false;
+    }
+    inode->short_offset = offset;
+    return true;
+}
+
 /* A length up to `bytes` that ends at a sector, not 0. */
 static uint64_t shorten(struct ash_sim_world *world, const struct ash_aio *aio, uint64_t bytes)
 {
@@ -119,7 +132,7 @@ static int64_t carry_read(struct ash_sim_world *world, struct ash_aio *aio, bool
     if (faults && ash_prng_chance(&world->prng, config->read_error_per_mille)) {
         return -EIO;
     }
-    if (faults && ash_prng_chance(&world->prng, config->short_per_mille)) {
+    if (faults && draw_short(world, inode, aio->offset)) {
         bytes = shorten(world, aio, bytes);
     }
     ash_sim_content_read(inode, aio->offset, bytes, aio->iov);
@@ -162,7 +175,7 @@ static int64_t carry_write(struct ash_sim_world *world, struct ash_aio *aio, boo
     if (faults && ash_prng_chance(&world->prng, config->write_error_per_mille)) {
         fails = true;
         bytes = ash_prng_chance(&world->prng, 500) ? 0 : shorten(world, aio, bytes);
-    } else if (faults && ash_prng_chance(&world->prng, config->short_per_mille)) {
+    } else if (faults && draw_short(world, inode, aio->offset)) {
         bytes = shorten(world, aio, bytes);
     }
     uint64_t space = draw_space(world, inode, aio->offset, bytes, faults);

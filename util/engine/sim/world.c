@@ -83,6 +83,7 @@ struct sim_inode *ash_sim_create(struct ash_sim_world *world, const char *path)
     inode->number = ++world->inode_last;
     inode->path = g_strdup(path);
     inode->modified_ns = world->now_ns;
+    inode->short_offset = UINT64_MAX;
     inode->lengths = g_array_new(FALSE, FALSE, sizeof(struct sim_length));
     ash_list_init(&inode->unsynced);
     ash_list_init(&inode->locks);
