@@ -50,7 +50,8 @@ struct ash_edge {
  * of two, and every maximum is a multiple of request_alignment. */
 struct ash_limits {
     uint32_t request_alignment; /* of offset and length of reads and writes; >= 1 */
-    uint32_t memory_alignment;  /* of each piece of the vector and its length; >= 1 */
+    uint32_t memory_alignment;  /* of each piece of the vector, and, of several, of its length; a
+                                   piece that is alone may have any length; >= 1 */
     uint32_t iov_max;           /* pieces */
     uint32_t transfer_max;
     uint64_t zero_max;

@@ -44,10 +44,11 @@ ASH_CO_FN static int write_zeroes(struct ash_node *node, uint64_t offset, uint64
 
 /* The part that fills the driver's blocks, by its own means. -ENOTSUP says from where on (*done)
  * data has to be written. */
-ASH_CO_FN static int zero_natively(struct ash_node *node, uint64_t offset, uint64_t bytes,
-                                   uint32_t flags, uint64_t *done)
+ASH_CO_FN static int zero_natively(struct ash_node *node, uint64_t unit, uint64_t offset,
+                                   uint64_t bytes, uint32_t flags, uint64_t *done)
 {
-    uint64_t chunk = node->limits.zero_max != 0 ? node->limits.zero_max : bytes;
+    uint64_t chunk = ash_align_down(node->limits.zero_max, unit);
+    chunk = chunk != 0 ? chunk : bytes;
     for (*done = 0; *done < bytes;) {
         struct ash_io io = {.op = ASH_ZERO,
                             .flags = flags,
@@ -72,7 +73,10 @@ int ash_zero_run(struct ash_node *node, const struct ash_io *io)
     uint64_t stop = ASH_MAX(ash_align_down(end, unit), start);
     uint64_t done = 0;
 
-    int ret = zero_natively(node, start, stop - start, flags, &done);
+    if ((flags & ASH_REQ_NO_FALLBACK) != 0 && (io->offset < start || stop < end)) {
+        return -ENOTSUP;
+    }
+    int ret = zero_natively(node, unit, start, stop - start, flags, &done);
     if (ret == -ENOTSUP && (flags & ASH_REQ_NO_FALLBACK) == 0) {
         ret = write_zeroes(node, start + done, stop - start - done);
     }
@@ -99,7 +103,8 @@ int ash_discard_run(struct ash_node *node, const struct ash_io *io)
     uint64_t end = io->offset + io->bytes;
     uint64_t start = ash_align_up(io->offset, unit);
     uint64_t stop = end == node->size_bytes ? end : ash_align_down(end, unit);
-    uint64_t chunk = node->limits.discard_max != 0 ? node->limits.discard_max : io->bytes;
+    uint64_t chunk = ash_align_down(node->limits.discard_max, unit);
+    chunk = chunk != 0 ? chunk : io->bytes;
     while (start < stop) {
         struct ash_io part = {.op = ASH_DISCARD,
                               .flags = io->flags,

@@ -5,8 +5,10 @@
  *  1. A request that reaches a driver lies within the node (or extends a node that grows), is
  * aligned to the node's limits and not longer than they allow.
  *  2. The tracked range is the padded one, computed before tracking; it never widens. A padded
- * write serialises, because between its read and its write nobody else may touch the block.
- *  3. Nothing here keeps state: everything is on the stack of the request. */
+ * write, of data or of zeroes, serialises, because between its read and its write nobody else may
+ * touch the block.
+ *  3. Who waited for others may find the node shorter than before, and checks its range again.
+ *  4. Nothing here keeps state: everything is on the stack of the request. */
 #include "block/io/pipeline.h"
 #include <errno.h>
 #include "block/driver.h"
@@ -128,6 +130,15 @@ ASH_CO_FN static int read_across_end(struct ash_edge *edge, const struct ash_io 
     return ash_edge_io(edge, &part);
 }
 
+/* What a request gets that does not lie within the node. */
+ASH_CO_FN static int outside(struct ash_edge *edge, const struct ash_io *io, int ret)
+{
+    if (io->op == ASH_READ && edge->parent != NULL && ash_range_valid(io->offset, io->bytes)) {
+        return read_across_end(edge, io);
+    }
+    return ret;
+}
+
 int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
 {
     struct ash_node *node = edge->child;
@@ -135,10 +146,7 @@ int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
 
     int ret = check(edge, &io);
     if (ash_unlikely(ret < 0)) {
-        if (io.op == ASH_READ && edge->parent != NULL && ash_range_valid(io.offset, io.bytes)) {
-            return read_across_end(edge, &io);
-        }
-        return ret;
+        return outside(edge, &io, ret);
     }
     if (io.bytes == 0 && io.op != ASH_FLUSH) {
         return 0;
@@ -150,11 +158,17 @@ int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
 
     struct ash_alignment alignment;
     ash_align_plan(node, &io, &alignment);
-    bool padded_write = io.op == ASH_WRITE && (alignment.head != 0 || alignment.tail != 0);
+    bool padded_write =
+        (io.op == ASH_WRITE || io.op == ASH_ZERO) && (alignment.head != 0 || alignment.tail != 0);
 
     struct ash_request request;
     ash_track_begin(&request, node, io.op, alignment.offset, alignment.bytes,
                     padded_write || (io.flags & ASH_IO_SERIALISE) != 0);
+    ret = check_range(edge, &io);
+    if (ash_unlikely(ret < 0)) {
+        ash_track_end(&request);
+        return outside(edge, &io, ret);
+    }
     ret = run(node, &io, &alignment);
     if (ash_unlikely(io.offset + io.bytes > node->size_bytes) && ret >= 0 && is_mutation(io.op)) {
         node->size_bytes =

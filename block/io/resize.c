@@ -5,7 +5,8 @@
  *  1. The range that appears or goes is tracked as a serialising request: no other request is in
  * the driver there meanwhile (a write beyond the end that races a truncate is lost on some file
  *     systems).
- *  2. What appears reads as zeroes, whatever a longer backing file holds there.
+ *  2. What appears reads as zeroes, whatever a longer backing file, or what an earlier shrink left
+ * of the last allocation unit, holds there. Where that cannot be had, the node keeps its length.
  *  3. What walks found in that range, in this node or above it, is forgotten. */
 #include <errno.h>
 #include <inttypes.h>
@@ -15,15 +16,17 @@
 #include "util/assert.h"
 #include "util/range.h"
 
-/* Covers what a longer backing file would show in the new range, and what the last allocation unit
- * may hold beyond the old end. */
+/* Covers what a longer backing file, or the rest of the last unit, would show in the new range.
+ */
 ASH_CO_FN static int clear_new_range(struct ash_node *node, uint64_t from, struct ash_error *error)
 {
     if (node->map == NULL) {
         return 0;
     }
-    uint64_t backing = node->backing != NULL ? node->backing->child->size_bytes : 0;
-    uint64_t end = ASH_MAX(ash_align_up(from, node->map->unit_bytes), backing);
+    uint64_t end = ash_align_up(from, node->map->unit_bytes);
+    if (node->backing != NULL) {
+        end = ASH_MAX(end, node->backing->child->size_bytes);
+    }
     end = ASH_MIN(end, node->size_bytes);
     if (from >= end) {
         return 0;
@@ -37,11 +40,9 @@ ASH_CO_FN static int clear_new_range(struct ash_node *node, uint64_t from, struc
     return 0;
 }
 
-int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int prealloc,
-                    struct ash_error *error)
+static int check(const struct ash_node *node, uint64_t bytes, uint32_t flags,
+                 struct ash_error *error)
 {
-    struct ash_node *node = edge->child;
-    ash_assert((edge->needs & ASH_RIGHT_RESIZE) != 0);
     if (bytes > INT64_MAX - 511) {
         return ash_error_set(error, -EFBIG, "'%s' cannot become %" PRIu64 " bytes long",
                              node->filename, bytes);
@@ -53,19 +54,48 @@ int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int p
         return ash_error_set(error, -ENOTSUP, "Driver '%s' cannot change the length of '%s'",
                              node->driver->name, node->filename);
     }
-    uint64_t old = node->size_bytes;
-    if (bytes < old && (flags & ASH_RESIZE_SHRINK) == 0) {
+    if (bytes < node->size_bytes && (flags & ASH_RESIZE_SHRINK) == 0) {
         return ash_error_set(error, -EINVAL, "Shrinking '%s' was not allowed", node->filename);
     }
-    uint64_t from = ASH_MIN(old, bytes);
-    struct ash_request request;
-    ash_track_begin(&request, node, ASH_ZERO, from, INT64_MAX - from, true);
-    old = node->size_bytes; /* somebody may have changed it while this call waited */
+    return 0;
+}
+
+/* The length is `old` and the range between it and `bytes` is tracked. */
+ASH_CO_FN static int change(struct ash_node *node, uint64_t old, uint64_t bytes, int prealloc,
+                            struct ash_error *error)
+{
     int ret = node->driver->resize(node, bytes, (enum ash_prealloc)prealloc, error);
-    if (ret >= 0 && node->size_bytes > old) {
-        ret = clear_new_range(node, old, error);
+    if (ret < 0 || node->size_bytes <= old) {
+        return ret;
     }
-    ash_map_forget(node, from, INT64_MAX - from);
-    ash_track_end(&request);
+    ret = clear_new_range(node, old, error);
+    if (ret < 0) {
+        node->driver->resize(node, old, ASH_PREALLOC_OFF, NULL);
+    }
     return ret;
+}
+
+int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int prealloc,
+                    struct ash_error *error)
+{
+    struct ash_node *node = edge->child;
+    ash_assert((edge->needs & ASH_RIGHT_RESIZE) != 0);
+    for (;;) {
+        int ret = check(node, bytes, flags, error);
+        if (ret < 0) {
+            return ret;
+        }
+        uint64_t old = node->size_bytes;
+        uint64_t from = ASH_MIN(old, bytes);
+        struct ash_request request;
+        ash_track_begin(&request, node, ASH_ZERO, from, INT64_MAX - from, true);
+        if (node->size_bytes != old) { /* somebody changed it while this call waited */
+            ash_track_end(&request);
+            continue;
+        }
+        ret = change(node, old, bytes, prealloc, error);
+        ash_map_forget(node, from, INT64_MAX - from);
+        ash_track_end(&request);
+        return ret;
+    }
 }

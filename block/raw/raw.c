@@ -67,6 +67,17 @@ ASH_CO_FN static int raw_lookup(struct ash_node *node, uint64_t offset, uint64_t
     return 0;
 }
 
+/* The file's blocks are the disk's where they fit it. Otherwise the file pads, and not the disk: a
+ * block padded here would reach beyond the disk and, read from it, be zeroes there. */
+static void raw_limits(const struct ash_node *node, struct ash_limits *limits)
+{
+    const struct ash_limits *below = &node->file->child->limits;
+    const struct raw_state *state = node->state;
+    bool fits = ash_is_aligned(state->offset_bytes | node->size_bytes, below->request_alignment);
+    limits->request_alignment = fits ? below->request_alignment : 1;
+    limits->memory_alignment = fits ? below->memory_alignment : 1;
+}
+
 ASH_CO_FN static int raw_resize(struct ash_node *node, uint64_t bytes, enum ash_prealloc prealloc,
                                 struct ash_error *error)
 {
@@ -83,6 +94,7 @@ ASH_CO_FN static int raw_resize(struct ash_node *node, uint64_t bytes, enum ash_
                               error);
     if (ret == 0) {
         node->size_bytes = bytes;
+        raw_limits(node, &node->limits);
     }
     return ret;
 }
@@ -105,16 +117,6 @@ ASH_CO_FN static int raw_create(struct ash_edge *file, uint64_t bytes, const voi
         return ash_error_set(error, -EINVAL, "Unsupported preallocation mode 'metadata'");
     }
     return ash_edge_resize(file, bytes, ASH_RESIZE_SHRINK, wanted->preallocation, error);
-}
-
-static void raw_limits(const struct ash_node *node, struct ash_limits *limits)
-{
-    const struct ash_limits *below = &node->file->child->limits;
-    const struct raw_state *state = node->state;
-    if (ash_is_aligned(state->offset_bytes, below->request_alignment)) {
-        limits->request_alignment = below->request_alignment;
-    }
-    limits->memory_alignment = below->memory_alignment;
 }
 
 /* What the parents do, and nothing of its own. */

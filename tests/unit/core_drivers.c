@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The table of drivers of the tests of the core, linked in place of block/drivers.c; and a filter
+ * that does nothing but be there. */
+#include "block/driver.h"
+
+extern const struct ash_driver ash_driver_file;
+extern const struct ash_driver ash_driver_null_co;
+extern const struct ash_driver ash_driver_raw;
+extern const struct ash_driver ash_driver_test_mem;
+
+static int filter_open(struct ash_node *node, struct ash_error *error)
+{
+    (void)error;
+    node->size_bytes = node->file->child->size_bytes;
+    return 0;
+}
+
+static const struct ash_driver driver_test_filter = {
+    .name = "test-filter",
+    .kind = ASH_DRIVER_FILTER,
+    .open = filter_open,
+};
+
+const struct ash_driver *const ash_drivers[] = {
+    &ash_driver_file,    &ash_driver_null_co,  &ash_driver_raw,
+    &driver_test_filter, &ash_driver_test_mem, NULL,
+};
