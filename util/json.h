@@ -11,8 +11,8 @@
 json_t *ash_json_parse(const char *text, struct ash_error *error);
 
 /* Parses "a=b,c.d=e" as --image-opts and -o take it: ",," is a comma, a key without "=" is "on",
- * all values are strings, dotted keys nest, numeric components make arrays. `implied_key` names a
- * first value without key, or is NULL. */
+ * all values are strings, dotted keys nest, numeric components make arrays. The last of
+ * equal keys counts. `implied_key` names a first value without key, or is NULL. */
 json_t *ash_json_from_keyval(const char *text, const char *implied_key, struct ash_error *error);
 
 /* Replaces dotted keys by nested objects, in place. Errors: a key that is both a value and an object,
