@@ -7,9 +7,15 @@ extern const struct ash_driver ash_driver_host_device;
 extern const struct ash_driver ash_driver_null_aio;
 extern const struct ash_driver ash_driver_null_co;
 
+extern const struct ash_driver ash_driver_qcow2;
 extern const struct ash_driver ash_driver_raw;
 
 const struct ash_driver *const ash_drivers[] = {
-    &ash_driver_file,    &ash_driver_host_device, &ash_driver_null_aio,
-    &ash_driver_null_co, &ash_driver_raw,         NULL,
+    &ash_driver_file,
+    &ash_driver_host_device,
+    &ash_driver_null_aio,
+    &ash_driver_null_co,
+    &ash_driver_qcow2,
+    &ash_driver_raw,
+    NULL,
 };

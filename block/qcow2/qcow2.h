@@ -123,6 +123,9 @@ struct ash_qcow2_header {
     uint32_t used_bytes;        /* of the header cluster: end of extensions and strings */
 };
 
+/* As many of the fields as the header has, in disk order. */
+void ash_qcow2_fields_to_disk(const struct qcow2_fields *fields, uint8_t *bytes);
+
 void ash_qcow2_header_init(struct ash_qcow2_header *header);
 void ash_qcow2_header_clear(struct ash_qcow2_header *header);
 
@@ -184,6 +187,9 @@ ASH_CO_FN int ash_qcow2_table_load(struct ash_node *node, struct qcow2_table *ta
 /* A copy of the chunks that changed, for write-back. Collecting does not yield. */
 struct qcow2_table_batch {
     struct qcow2_table *table;
+    uint64_t offset; /* of the table, and its length, when it was collected */
+    uint64_t bytes;
+    bool moved;
     GArray *chunks; /* of uint64_t: indices of chunks */
     uint64_t *copy; /* as on disk */
 };
@@ -191,8 +197,7 @@ int ash_qcow2_table_collect(struct qcow2_table_batch *batch, struct qcow2_table 
 ASH_CO_FN int ash_qcow2_table_write(struct ash_node *node, struct qcow2_table_batch *batch);
 void ash_qcow2_table_end(struct qcow2_table_batch *batch, bool good);
 
-/* --- which clusters hold metadata
- * ----------------------------------------------------------------- */
+/* --- which clusters hold metadata --- */
 
 enum qcow2_kind {
     QCOW2_KIND_NONE,
@@ -218,8 +223,7 @@ void ash_qcow2_metadata_remove(struct qcow2_metadata *set, uint64_t cluster, uin
 enum qcow2_kind ash_qcow2_metadata_kind(const struct qcow2_metadata *set, uint64_t cluster);
 void ash_qcow2_metadata_clear(struct qcow2_metadata *set);
 
-/* --- freed places
- * ----------------------------------------------------------------------------------- */
+/* --- freed places --- */
 
 /* A run of clusters that one reference each was dropped of. */
 struct qcow2_drop {
@@ -228,22 +232,30 @@ struct qcow2_drop {
     bool punch; /* give the space back to the host */
 };
 
-/* --- the state
- * ----------------------------------------------------------------------------------------- */
+/* --- the state --- */
+
+/* Clusters that were taken and whose refcounts may still be 0: not free. On a stack. */
+struct qcow2_pending {
+    struct ash_list link;
+    uint64_t cluster;
+    uint64_t count;
+};
 
 /* Which clusters are free; see alloc.c. */
 struct qcow2_alloc {
-    uint64_t end;        /* first cluster that was never handed out */
-    uint64_t window;     /* first cluster that `bits` stand for */
-    uint64_t scanned;    /* bits are exact for [window, scanned) */
-    uint64_t *bits;      /* set: free; QCOW2_WINDOW_CLUSTERS of them */
-    uint64_t free_count; /* bits set */
-    uint64_t cursor;     /* next-fit: look from here on */
-    bool elsewhere;      /* something outside the window may be free */
+    uint64_t end;             /* first cluster that was never handed out */
+    uint64_t window;          /* first cluster that `bits` stand for */
+    uint64_t scanned;         /* bits are exact for [window, scanned) */
+    uint64_t *bits;           /* set: free; QCOW2_WINDOW_CLUSTERS of them */
+    uint64_t free_count;      /* bits set */
+    uint64_t cursor;          /* next-fit: look from here on */
+    bool elsewhere;           /* something outside [window, scanned) may be free */
+    uint64_t freed_elsewhere; /* how often that was learnt */
     bool scanning;
-    uint64_t zero_from;    /* host offset from which fresh clusters read as zeroes; UINT64_MAX */
-    uint64_t size_at_open; /* of the file */
-    bool grown;            /* the file was made longer than needed, in this session */
+    struct ash_list pending; /* of struct qcow2_pending */
+    uint64_t zero_from;      /* host offset from which fresh clusters read as zeroes; UINT64_MAX */
+    uint64_t size_at_open;   /* of the file */
+    bool grown;              /* the file was made longer than needed, in this session */
     bool growing;
     bool growth_failed;
 };
@@ -290,8 +302,10 @@ struct ash_qcow2_state {
     uint64_t batches_started;
     uint64_t batches_ended;
     bool batch_running;
-    int batch_result; /* of the last one */
-    int flush_error;  /* sticky */
+    bool batch_in_background; /* one was asked for */
+    bool l1_writing;          /* by the running batch */
+    int batch_result;         /* of the last one */
+    int flush_error;          /* sticky */
     struct ash_co_queue batch_waiters;
     uint32_t dirty_soft; /* slices: above it a batch runs in the background */
     uint32_t dirty_hard; /* slices: above it allocation waits for the batch */
@@ -299,7 +313,8 @@ struct ash_qcow2_state {
     /* Drops, by how far they have come. */
     GArray *drops_new;    /* of struct qcow2_drop: since the last batch was collected */
     GArray *drops_batch;  /* what the running batch writes */
-    GArray *drops_stable; /* stable: wait for pins, or for being worked on */
+    GArray *drops_stable; /* stable: wait for being worked on */
+    GArray *drops_pinned; /* stable, but I/O in flight uses them */
     bool reclaiming;
 
     uint32_t background; /* coroutines of our own */
@@ -333,8 +348,7 @@ static inline bool qcow2_has_backing(const struct ash_node *node)
     return node->backing || node->backing_file;
 }
 
-/* --- L2 entries
- * ------------------------------------------------------------------------------------------ */
+/* --- L2 entries --- */
 
 enum qcow2_entry_kind {
     QCOW2_UNALLOCATED,
@@ -393,8 +407,7 @@ void ash_qcow2_l2_set(struct ash_table_slice *slice, uint32_t index, uint64_t en
 /* Room for more L1 entries: a longer L1 table in a new place, switched by the header. */
 ASH_CO_FN int ash_qcow2_l1_grow(struct ash_node *node, uint64_t entries, struct ash_error *error);
 
-/* --- refcounts
- * --------------------------------------------------------------------------------------------- */
+/* --- refcounts --- */
 
 /* Pure: one refcount in a block or slice of them, as on disk. */
 uint64_t ash_qcow2_refcount_read(const void *block, uint32_t order, uint64_t index);
@@ -411,9 +424,18 @@ ASH_CO_FN int ash_qcow2_refcount_lower(struct ash_node *node, uint64_t cluster, 
                                        void (*zero)(struct ash_node *node, uint64_t cluster));
 /* The last cluster whose refcount is not zero, plus one. */
 ASH_CO_FN int ash_qcow2_refcount_end(struct ash_node *node, uint64_t *cluster);
+/* The slice of refcounts that holds this cluster's; *slice NULL: there is no block, all are 0. */
+ASH_CO_FN int ash_qcow2_refcount_slice(struct ash_node *node, uint64_t cluster,
+                                       struct ash_table_slice **slice);
+static inline bool qcow2_refblock_exists(const struct ash_qcow2_state *s, uint64_t cluster)
+{
+    uint64_t index = cluster >> s->refblock_bits;
+    return index < s->reftable.count && (s->reftable.entries[index] & QCOW2_REFTABLE_OFFSET);
+}
+/* Makes the block that counts this cluster, unless there is one. */
+ASH_CO_FN int ash_qcow2_refblock_ensure(struct ash_node *node, uint64_t cluster);
 
-/* --- allocation
- * ---------------------------------------------------------------------------------------------- */
+/* --- allocation --- */
 
 /* At most `*count` clusters in one run, with refcount 1, in memory. reads_zero may be NULL. */
 ASH_CO_FN int ash_qcow2_alloc(struct ash_node *node, uint64_t *count, uint64_t *cluster,
@@ -436,6 +458,10 @@ void ash_qcow2_drop_entry(struct ash_node *node, uint64_t entry, bool punch);
 void ash_qcow2_drop_unlinked(struct ash_node *node, uint64_t cluster, uint64_t count);
 /* Starts giving back in the background if there is something to. Does not yield. */
 void ash_qcow2_reclaim(struct ash_node *node);
+/* Gives back what can be, and waits for it. */
+ASH_CO_FN void ash_qcow2_reclaim_now(struct ash_node *node);
+/* The map's callback: a pin that was waited for may be gone. */
+void ash_qcow2_unpinned(struct ash_node *node);
 
 /* --- write-back
  * ---------------------------------------------------------------------------------------------------
@@ -454,14 +480,17 @@ ASH_CO_FN int ash_qcow2_before_update(struct ash_node *node);
 /* Spawns a coroutine that close waits for. fn is called with the node. -EAGAIN, -ENOMEM. */
 int ash_qcow2_background(struct ash_node *node, void (*fn)(struct ash_node *node));
 
-/* --- the header on disk
- * ------------------------------------------------------------------------------------------- */
+/* --- the header on disk --- */
 
-/* Writes the fields that lie in the first sector, from state->header, by one write, and flushes.
- * The caller has changed state->header.fields; on failure the change is the caller's to undo. */
-ASH_CO_FN int ash_qcow2_header_update(struct ash_node *node);
-/* Sets and clears bits of the incompatible features, and undoes it in memory on failure. */
+/* The header's first sector is written by one write between two flushes; on failure the fields in
+ * memory are as before. One at a time. */
+ASH_CO_FN int ash_qcow2_header_update(struct ash_node *node, const struct qcow2_fields *fields);
+/* Sets and clears bits of the incompatible features. */
 ASH_CO_FN int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear);
+/* Leads the header to where these tables are now. */
+ASH_CO_FN int ash_qcow2_header_switch_l1(struct ash_node *node, uint64_t offset, uint64_t entries);
+ASH_CO_FN int ash_qcow2_header_switch_reftable(struct ash_node *node, uint64_t offset,
+                                               uint64_t clusters);
 /* Logs the sentence, and while open for writing sets the corrupt bit and stops writing metadata.
  * -EIO. */
 ASH_CO_FN int ash_qcow2_corrupt(struct ash_node *node, const char *format, ...) ASH_PRINTF(2, 3);
@@ -474,8 +503,13 @@ ASH_CO_FN int ash_qcow2_read(struct ash_node *node, uint64_t offset, void *buffe
 ASH_CO_FN int ash_qcow2_write(struct ash_node *node, enum qcow2_kind kind, uint64_t offset,
                               const void *buffer, uint64_t bytes);
 
-/* --- the driver's callbacks, by file
- * -------------------------------------------------------------------------------- */
+/* The caches' overlap checks. */
+ASH_CO_FN int ash_qcow2_before_write_l2(struct ash_table_cache *cache, uint64_t offset,
+                                        uint64_t bytes);
+ASH_CO_FN int ash_qcow2_before_write_refblock(struct ash_table_cache *cache, uint64_t offset,
+                                              uint64_t bytes);
+
+/* --- the driver's callbacks, by file --- */
 
 extern const struct ash_map_ops ash_qcow2_map_ops;
 struct ash_qcow2_create_options; /* create.h */

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Metadata in the file: reading, writing after the overlap check, and changes of the header.
+ *
+ * 1. Metadata is written only where the set of metadata clusters says that its kind lies. Anything
+ * else marks the image corrupt and is refused.
+ * 2. Header fields that change while an image is in use lie in the first 512 bytes, and are written
+ * by one write of that sector between two flushes: a tear cannot split it. Only new backing strings
+ *    can reach further; see ash_qcow2_header_rewrite().
+ * 3. One change of the header at a time, under header_lock. */
+#include <errno.h>
+#include <glib.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include "block/qcow2/qcow2.h"
+
+int ash_qcow2_read(struct ash_node *node, uint64_t offset, void *buffer, uint64_t bytes)
+{
+    uint64_t size = node->file->child->size_bytes;
+    uint64_t there = offset >= size ? 0 : ASH_MIN(bytes, size - offset);
+    memset((uint8_t *)buffer + there, 0, bytes - there);
+    return there ? ash_edge_read(node->file, offset, buffer, there) : 0;
+}
+
+/* Whether all clusters of the range hold this kind. */
+static bool all_of_kind(const struct ash_qcow2_state *s, enum qcow2_kind kind, uint64_t offset,
+                        uint64_t bytes)
+{
+    uint64_t last = (offset + bytes - 1) >> s->cluster_bits;
+    for (uint64_t at = offset >> s->cluster_bits; at <= last; at++) {
+        if (ash_qcow2_metadata_kind(&s->metadata, at) != kind) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The overlap check. */
+ASH_CO_FN static int may_write(struct ash_node *node, enum qcow2_kind kind, uint64_t offset,
+                               uint64_t bytes)
+{
+    static const char *const names[] = {"data",     "the header",     "the L1 table",
+                                        "L2 table", "refcount table", "refcount block"};
+    struct ash_qcow2_state *s = qcow2_state(node);
+    if (s->corrupt) {
+        return -EIO;
+    }
+    if (!all_of_kind(s, kind, offset, bytes)) {
+        return ash_qcow2_corrupt(node,
+                                 "prevented a write of %s at offset 0x%" PRIx64 " (%" PRIu64
+                                 " bytes), which overlaps something else",
+                                 names[kind], offset, bytes);
+    }
+    return 0;
+}
+
+int ash_qcow2_write(struct ash_node *node, enum qcow2_kind kind, uint64_t offset,
+                    const void *buffer, uint64_t bytes)
+{
+    int ret = may_write(node, kind, offset, bytes);
+    return ret < 0 ? ret : ash_edge_write(node->file, offset, buffer, bytes, 0);
+}
+
+int ash_qcow2_before_write_l2(struct ash_table_cache *cache, uint64_t offset, uint64_t bytes)
+{
+    return may_write(cache->node, QCOW2_KIND_L2, offset, bytes);
+}
+
+int ash_qcow2_before_write_refblock(struct ash_table_cache *cache, uint64_t offset, uint64_t bytes)
+{
+    return may_write(cache->node, QCOW2_KIND_REFBLOCK, offset, bytes);
+}
+
+/* --- the header --- */
+
+/* Under header_lock. The flush before is the caller's. */
+ASH_CO_FN static int write_fields(struct ash_node *node, const struct qcow2_fields *fields)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    uint8_t sector[sizeof(s->sector)];
+    memcpy(sector, s->sector, sizeof(sector));
+    ash_qcow2_fields_to_disk(fields, sector);
+    int ret = ash_edge_write(node->file, 0, sector, sizeof(sector), 0);
+    if (ret == 0) {
+        ret = ash_edge_flush(node->file);
+    }
+    if (ret == 0) {
+        memcpy(s->sector, sector, sizeof(sector));
+        s->header.fields = *fields;
+    } else if (s->flush_error == 0) {
+        /* What the disk holds now is not known. */
+        s->flush_error = ret;
+    }
+    return ret;
+}
+
+int ash_qcow2_header_update(struct ash_node *node, const struct qcow2_fields *fields)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    ash_co_mutex_lock(&s->header_lock);
+    int ret = ash_edge_flush(node->file);
+    if (ret == 0) {
+        ret = write_fields(node, fields);
+    }
+    ash_co_mutex_unlock(&s->header_lock);
+    return ret;
+}
+
+int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    int ret = 0;
+    ash_co_mutex_lock(&s->header_lock);
+    struct qcow2_fields fields = s->header.fields;
+    fields.incompatible = (fields.incompatible | set) & ~clear;
+    if (fields.incompatible != s->header.fields.incompatible) {
+        ret = ash_edge_flush(node->file);
+        if (ret == 0) {
+            ret = write_fields(node, &fields);
+        }
+    }
+    ash_co_mutex_unlock(&s->header_lock);
+    return ret;
+}
+
+int ash_qcow2_header_switch_l1(struct ash_node *node, uint64_t offset, uint64_t entries)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    ash_co_mutex_lock(&s->header_lock);
+    struct qcow2_fields fields = s->header.fields;
+    fields.l1_offset = offset;
+    fields.l1_entries = entries;
+    int ret = ash_edge_flush(node->file);
+    if (ret == 0) {
+        ret = write_fields(node, &fields);
+    }
+    ash_co_mutex_unlock(&s->header_lock);
+    return ret;
+}
+
+int ash_qcow2_header_switch_reftable(struct ash_node *node, uint64_t offset, uint64_t clusters)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    ash_co_mutex_lock(&s->header_lock);
+    struct qcow2_fields fields = s->header.fields;
+    fields.reftable_offset = offset;
+    fields.reftable_clusters = clusters;
+    int ret = ash_edge_flush(node->file);
+    if (ret == 0) {
+        ret = write_fields(node, &fields);
+    }
+    ash_co_mutex_unlock(&s->header_lock);
+    return ret;
+}
+
+int ash_qcow2_corrupt(struct ash_node *node, const char *format, ...)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    char sentence[400], label[300];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof(sentence), format, args);
+    va_end(args);
+    if (!s->corrupt) {
+        ash_log(node->loop, ASH_LOG_ERROR, "%s: corrupt: %s", ash_node_label(node, label),
+                sentence);
+    }
+    if (!s->writing || s->corrupt) {
+        return -EIO;
+    }
+    s->corrupt = true;
+    if (s->header.fields.version >= 3) {
+        /* If this cannot be written either, nothing more can be done about it. */
+        ash_qcow2_header_flag(node, QCOW2_INCOMPATIBLE_CORRUPT, 0);
+    }
+    return -EIO;
+}
+
+/* --- backing strings --- */
+
+/* Writes the whole header cluster. What lies beyond the first sector goes out first, and the first
+ * sector, which names the backing string's place, after a flush. When extensions shift, a cut in
+ * between can leave them torn: that is the one change of the header that is not atomic, and it
+ * happens only while an image is rebased. */
+int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *error)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    uint8_t *cluster = ash_buffer_alloc(node->loop, s->cluster_bytes, 4096);
+    if (!cluster) {
+        return ash_error_set(error, -ENOMEM, "no memory for the header");
+    }
+    ash_co_mutex_lock(&s->header_lock);
+    int ret = ash_qcow2_header_serialise(&s->header, cluster, s->cluster_bytes);
+    if (ret < 0) {
+        ash_error_set(error, ret, "the header does not fit into a cluster of %" PRIu32 " bytes",
+                      s->cluster_bytes);
+    } else {
+        ret = ash_edge_flush(node->file);
+        if (ret == 0 && s->cluster_bytes > sizeof(s->sector)) {
+            ret = ash_edge_write(node->file, sizeof(s->sector), cluster + sizeof(s->sector),
+                                 s->cluster_bytes - sizeof(s->sector), 0);
+        }
+        if (ret == 0) {
+            ret = ash_edge_flush(node->file);
+        }
+        if (ret == 0) {
+            memcpy(s->sector, cluster, sizeof(s->sector));
+            ret = write_fields(node, &s->header.fields);
+        }
+        if (ret < 0) {
+            ash_error_errno(error, ret, "cannot write the header");
+        }
+    }
+    ash_co_mutex_unlock(&s->header_lock);
+    ash_buffer_free(node->loop, cluster, s->cluster_bytes);
+    return ret;
+}
+
+int ash_qcow2_set_backing(struct ash_node *node, const char *file, const char *format,
+                          struct ash_error *error)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    char *old_file = g_strdup(s->header.backing_file);
+    char *old_format = g_strdup(s->header.backing_format);
+    int ret;
+    if (file && strlen(file) > QCOW2_BACKING_BYTES_MAX) {
+        ret = ash_error_set(error, -EINVAL, "backing file name is longer than %d bytes",
+                            QCOW2_BACKING_BYTES_MAX);
+    } else if (ash_qcow2_header_set_backing(&s->header, file, format) < 0) {
+        ret = ash_error_set(error, -EINVAL, "backing format name is longer than %d bytes",
+                            QCOW2_BACKING_FORMAT_BYTES_MAX);
+    } else {
+        ret = ash_qcow2_header_rewrite(node, error);
+        if (ret < 0) {
+            ash_qcow2_header_set_backing(&s->header, old_file, old_format);
+        }
+    }
+    g_free(old_file);
+    g_free(old_format);
+    if (ret == 0) {
+        g_free(node->backing_file);
+        g_free(node->backing_format);
+        node->backing_file = g_strdup(s->header.backing_file);
+        node->backing_format = g_strdup(s->header.backing_format);
+    }
+    return ret;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* qcow2: the driver's options, limits, reopening, and its table of callbacks. The format itself is
+ * described by docs/interop/qcow2.txt of QEMU; each other file of this folder keeps one part of it.
+ */
+#include <errno.h>
+#include <string.h>
+#include "block/qcow2/create.h"
+#include "block/qcow2/qcow2.h"
+
+#define GROW_AHEAD_MAX (256 * MiB)
+
+static const struct ash_option options[] = {
+    ASH_OPTION_SIZE("grow-ahead", struct ash_qcow2_state, grow_ahead_max, .def = GROW_AHEAD_MAX,
+                    .max = 4 * GiB,
+                    .help = "how far the file is made longer ahead of what is allocated, at most "
+                            "(cut off when the image is closed); 0: not at all"),
+    ASH_OPTION_END,
+};
+
+static int probe(const uint8_t *head, size_t bytes)
+{
+    uint32_t words[2];
+    if (bytes < sizeof(words)) {
+        return 0;
+    }
+    memcpy(words, head, sizeof(words));
+    return be32toh(words[0]) == QCOW2_MAGIC && be32toh(words[1]) >= 2 ? 100 : 0;
+}
+
+static void limits(const struct ash_node *node, struct ash_limits *limits)
+{
+    limits->cluster = qcow2_state(node)->cluster_bytes;
+    limits->memory_alignment = node->file->child->limits.memory_alignment;
+    limits->optimal = limits->cluster;
+}
+
+/* --- reopening -----------------------------------------------------------------------------------
+ */
+
+/* What writing begins with happens in prepare, while the file may not be written yet: an image that
+ * has to be changed first cannot become writable this way. What writing ends with does too. */
+ASH_CO_FN static int reopen_prepare(struct ash_node *node, uint32_t flags, struct ash_error *error)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    const struct qcow2_fields *f = &s->header.fields;
+    bool write = flags & ASH_NODE_WRITE;
+    char label[300];
+    if (write && !s->writing) {
+        if ((f->incompatible & QCOW2_INCOMPATIBLE_DIRTY) || f->autoclear != 0) {
+            return ash_error_set(error, -EBUSY,
+                                 "%s: it has to be repaired, or features cleared, before it can be "
+                                 "written; open it for writing instead of reopening it",
+                                 ash_node_label(node, label));
+        }
+        return ash_qcow2_begin_writing(node, error);
+    }
+    if (!write && s->writing) {
+        int ret = ash_qcow2_end_writing(node);
+        return ret < 0 ? ash_error_errno(error, ret, "%s: cannot write its metadata",
+                                         ash_node_label(node, label))
+                       : 0;
+    }
+    return 0;
+}
+
+ASH_CO_FN static void reopen_abort(struct ash_node *node)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    if (ash_node_writable(node) && !s->writing) {
+        /* It was being written a moment ago, so nothing stands against it. */
+        struct ash_error error = ASH_ERROR_INIT;
+        if (ash_qcow2_begin_writing(node, &error) < 0) {
+            ash_log(node->loop, ASH_LOG_ERROR, "%s", error.message);
+        }
+    } else if (!ash_node_writable(node) && s->writing) {
+        ash_qcow2_end_writing(node);
+    }
+}
+
+const struct ash_driver ash_driver_qcow2 = {
+    .name = "qcow2",
+    .kind = ASH_DRIVER_FORMAT,
+    .state_size = sizeof(struct ash_qcow2_state),
+    .options = options,
+    .create_options = ash_qcow2_create_options,
+    .create_size = sizeof(struct ash_qcow2_create_options),
+    .backing = true,
+    .probe = probe,
+    .open = ash_qcow2_open,
+    .close = ash_qcow2_close,
+    .create = ash_qcow2_create,
+    .set_backing = ash_qcow2_set_backing,
+    .limits = limits,
+    .reopen_prepare = reopen_prepare,
+    .reopen_abort = reopen_abort,
+    .map = &ash_qcow2_map_ops,
+};
