@@ -6,6 +6,7 @@
 extern const struct ash_driver ash_driver_file;
 extern const struct ash_driver ash_driver_null_co;
 extern const struct ash_driver ash_driver_raw;
+extern const struct ash_driver ash_driver_test_map;
 extern const struct ash_driver ash_driver_test_mem;
 
 static int filter_open(struct ash_node *node, struct ash_error *error)
@@ -22,6 +23,11 @@ static const struct ash_driver driver_test_filter = {
 };
 
 const struct ash_driver *const ash_drivers[] = {
-    &ash_driver_file,    &ash_driver_null_co,  &ash_driver_raw,
-    &driver_test_filter, &ash_driver_test_mem, NULL,
+    &ash_driver_file,
+    &ash_driver_null_co,
+    &ash_driver_raw,
+    &driver_test_filter,
+    &ash_driver_test_map,
+    &ash_driver_test_mem,
+    NULL,
 };
