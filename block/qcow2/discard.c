@@ -63,6 +63,7 @@ ASH_CO_FN static int64_t change_slice(struct ash_node *node, uint64_t offset, ui
     for (uint64_t i = 0; i < count; i++) {
         uint64_t old = qcow2_slice_entry(slice, index + i);
         if (slice->suspect && !ash_qcow2_entry_valid(s, old)) {
+            ash_map_forget(node, offset, i << s->cluster_bits);
             return ash_qcow2_corrupt(
                 node, "L2 entry 0x%" PRIx64 " of guest offset 0x%" PRIx64 " is invalid", old,
                 offset + (i << s->cluster_bits));
@@ -76,6 +77,7 @@ ASH_CO_FN static int64_t change_slice(struct ash_node *node, uint64_t offset, ui
         }
         ash_qcow2_l2_set(slice, index + i, new);
     }
+    ash_map_forget(node, offset, count << s->cluster_bits); /* in the turn of the change: map.h */
     ash_qcow2_writeback_kick(node);
     return count << s->cluster_bits;
 }

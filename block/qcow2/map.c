@@ -363,5 +363,7 @@ const struct ash_map_ops ash_qcow2_map_ops = {
     .zero = ash_qcow2_zero,
     .discard = ash_qcow2_discard,
     .flush = ash_qcow2_flush,
+    .encode = ash_qcow2_encode,
+    .decode = ash_qcow2_decode,
     .unpinned = ash_qcow2_unpinned,
 };

@@ -113,6 +113,7 @@ static void init_state(struct ash_node *node)
     ash_co_mutex_init(&s->coded_lock);
     ash_co_queue_init(&s->batch_waiters);
     ash_co_queue_init(&s->background_waiters);
+    s->coders = ash_qcow2_coders_new();
     s->drops_new = g_array_new(FALSE, FALSE, sizeof(struct qcow2_drop));
     s->drops_batch = g_array_new(FALSE, FALSE, sizeof(struct qcow2_drop));
     s->drops_stable = g_array_new(FALSE, FALSE, sizeof(struct qcow2_drop));
@@ -140,6 +141,7 @@ static void clear_state(struct ash_node *node)
         ash_table_cache_destroy(&s->l2_cache);
         ash_table_cache_destroy(&s->refcount_cache);
     }
+    ash_qcow2_coders_free(s->coders);
     ash_qcow2_table_clear(&s->l1);
     ash_qcow2_table_clear(&s->reftable);
     ash_qcow2_metadata_clear(&s->metadata);
@@ -206,13 +208,19 @@ static int know_metadata(struct ash_node *node, struct ash_error *error)
     return 0;
 }
 
-/* An image that was not closed with lazy refcounts on. */
+/* An image that was not closed with lazy refcounts on: its refcounts are counted anew before
+ * anything relies on them. */
 ASH_CO_FN static int repair_dirty(struct ash_node *node, struct ash_error *error)
 {
+    struct ash_check check = {.fix = ASH_CHECK_FIX_LEAKS | ASH_CHECK_FIX_ERRORS};
     char label[300];
-    return ash_error_set(error, -EACCES,
-                         "%s: it was not closed properly; check and repair it before writing to it",
-                         ash_node_label(node, label));
+    int ret = ash_qcow2_check(node, &check, error);
+    if (ret == 0 && (check.corruptions != 0 || check.check_errors != 0)) {
+        ret = ash_error_set(error, -EACCES,
+                            "%s: it was not closed properly, and not all of it could be repaired",
+                            ash_node_label(node, label));
+    }
+    return ret;
 }
 
 /* What is not known to hold for what we write must not be claimed any more. */
@@ -244,6 +252,9 @@ int ash_qcow2_begin_writing(struct ash_node *node, struct ash_error *error)
     if (ret == 0 && s->reftable.count == 0 && !checking) {
         ret = ash_error_set(error, -EINVAL, "%s: it has no refcount table", label);
     }
+    if (ret == 0 && (s->header.fields.incompatible & QCOW2_INCOMPATIBLE_DIRTY) && !checking) {
+        ret = repair_dirty(node, error);
+    }
     if (ret == 0) {
         ret = know_metadata(node, error);
     }
@@ -262,12 +273,7 @@ int ash_qcow2_begin_writing(struct ash_node *node, struct ash_error *error)
     ash_table_cache_destroy(&s->l2_cache);
     ash_table_cache_destroy(&s->refcount_cache);
     init_caches(node);
-    if ((s->header.fields.incompatible & QCOW2_INCOMPATIBLE_DIRTY) && !checking) {
-        ret = repair_dirty(node, error);
-    }
-    if (ret == 0) {
-        ret = clear_autoclear(node, error);
-    }
+    ret = clear_autoclear(node, error);
     if (ret < 0) {
         ash_qcow2_end_writing(node);
     }

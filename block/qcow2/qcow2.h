@@ -286,6 +286,8 @@ struct ash_qcow2_state {
     struct ash_table_cache l2_cache;
     struct ash_table_cache refcount_cache;
 
+    struct ash_qcow2_coders *coders; /* compress.c */
+
     /* Only while the node is open for writing. */
     bool writing;
     bool corrupt; /* found since it was opened: no more metadata is written */
@@ -530,6 +532,8 @@ ASH_CO_FN int ash_qcow2_prepare_coded(struct ash_node *node, uint64_t offset, ui
                                       uint32_t coded_bytes, struct ash_placement *placement);
 
 /* compress.c */
+struct ash_qcow2_coders *ash_qcow2_coders_new(void);
+void ash_qcow2_coders_free(struct ash_qcow2_coders *coders);
 int ash_qcow2_encode(const struct ash_node *node, const void *in, size_t in_bytes, void *out,
                      size_t out_bytes);
 int ash_qcow2_decode(const struct ash_node *node, const struct ash_extent *extent, const void *in,

@@ -371,6 +371,28 @@ static void a_host_that_polls_learns_of_what_it_submitted_itself(void **state)
     assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
 }
 
+static void a_guessed_raw_image_keeps_its_first_sector_plain(void **state)
+{
+    struct ash_disk *disk = open_disk(*state, raw_file(1 << 20), ASH_DISK_WRITE, NULL);
+    struct ash_queue *queue;
+    assert_int_equal(ash_queue_new(disk, 8, &queue, NULL), 0);
+    char header[1024] = {'Q', 'F', 'I', (char)0xfb, 0, 0, 0, 3};
+    char plain[1024] = {'h', 'i'};
+    struct iovec bad = {header, sizeof(header)};
+    struct iovec good = {plain, sizeof(plain)};
+    struct ash_req write = {.op = ASH_WRITE, .bytes = 1024, .iov = &bad, .iov_count = 1};
+    struct ash_req part = {.op = ASH_WRITE, .bytes = 8, .iov = &bad, .iov_count = 1};
+    struct ash_req other = {.op = ASH_WRITE, .bytes = 1024, .iov = &good, .iov_count = 1};
+    assert_int_equal(one(*state, queue, write).result, -EPERM);
+    assert_int_equal(one(*state, queue, part).result, -EPERM);
+    assert_int_equal(one(*state, queue, other).result, 0);
+    write.offset = 512;
+    write.bytes = 512;
+    assert_int_equal(one(*state, queue, write).result, 0);
+    ash_queue_free(queue);
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -385,6 +407,7 @@ int main(void)
         TEST(control_calls_complete_later_and_once),
         TEST(a_missing_file_is_named_in_the_error),
         TEST(resizing_shows_in_the_information),
+        TEST(a_guessed_raw_image_keeps_its_first_sector_plain),
     };
     return cmocka_run_group_tests(tests, set_up_group, tear_down_group);
 }

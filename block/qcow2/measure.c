@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* measure: how large an image would become. Metadata is counted for the whole disk, as if all of it
+ * were allocated, so that the answer stays an upper bound while data comes in. */
+#include <errno.h>
+#include "block/qcow2/create.h"
+#include "util/range.h"
+
+int ash_qcow2_measure(uint64_t bytes, const void *create_options,
+                      uint64_t (*allocated)(void *opaque, uint64_t unit_bytes), void *opaque,
+                      struct ash_measure *measure, struct ash_error *error)
+{
+    const struct ash_qcow2_create_options *options = create_options;
+    struct ash_qcow2_header header;
+    struct qcow2_layout layout;
+    ash_qcow2_header_init(&header);
+    int ret = ash_qcow2_create_header(options, bytes, &header, error);
+    uint32_t cluster_bits = header.fields.cluster_bits;
+    uint32_t refcount_order = header.fields.refcount_order;
+    ash_qcow2_header_clear(&header);
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t unit = UINT64_C(1) << cluster_bits;
+    uint64_t clusters = ash_div_round_up(bytes, unit);
+    ret = ash_qcow2_layout(cluster_bits, refcount_order, bytes, clusters, true, &layout);
+    if (ret < 0) {
+        return ash_error_set(error, ret,
+                             "The image size is too large (try using a larger cluster size)");
+    }
+    bool all = options->preallocation == ASH_PREALLOC_FULL ||
+               options->preallocation == ASH_PREALLOC_FALLOC;
+    uint64_t data = all ? clusters << cluster_bits : ash_align_up(allocated(opaque, unit), unit);
+    measure->fully_allocated_bytes = layout.total_clusters << cluster_bits;
+    measure->required_bytes = measure->fully_allocated_bytes - (clusters << cluster_bits) + data;
+    return 0;
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* References to clusters, counted: a hash of chunks of counters.
+ *
+ * Invariants:
+ *  1. Memory is bounded by QCOW2_REFS_CHUNKS_MAX chunks, whatever the tables point at.
+ *  2. A counter that is full stays full; such an image is refused before (-EFBIG). */
+#include <errno.h>
+#include <glib.h>
+#include "block/qcow2/check.h"
+
+void ash_qcow2_refs_init(struct qcow2_refs *refs)
+{
+    refs->chunks = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, g_free);
+    refs->order = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    refs->last = NULL;
+    refs->last_key = 0;
+}
+
+void ash_qcow2_refs_clear(struct qcow2_refs *refs)
+{
+    g_hash_table_destroy(refs->chunks);
+    g_array_free(refs->order, TRUE);
+}
+
+/* The index in `order` of the first key >= `key`. */
+static guint seek(struct qcow2_refs *refs, uint64_t key)
+{
+    guint low = 0;
+    guint high = refs->order->len;
+    while (low < high) {
+        guint middle = (low + high) / 2;
+        if (g_array_index(refs->order, uint64_t, middle) < key) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+static uint16_t *find(struct qcow2_refs *refs, uint64_t key)
+{
+    if (refs->last != NULL && refs->last_key == key) {
+        return refs->last;
+    }
+    uint16_t *chunk = g_hash_table_lookup(refs->chunks, &key);
+    if (chunk != NULL) {
+        refs->last = chunk;
+        refs->last_key = key;
+    }
+    return chunk;
+}
+
+int ash_qcow2_refs_add(struct qcow2_refs *refs, uint64_t cluster)
+{
+    uint64_t key = cluster / QCOW2_REFS_CHUNK;
+    uint16_t *chunk = find(refs, key);
+    if (chunk == NULL) {
+        if (refs->order->len >= QCOW2_REFS_CHUNKS_MAX) {
+            return -EFBIG;
+        }
+        chunk = g_try_new0(uint16_t, QCOW2_REFS_CHUNK);
+        if (chunk == NULL) {
+            return -ENOMEM;
+        }
+        uint64_t *own_key = g_new(uint64_t, 1);
+        *own_key = key;
+        g_hash_table_insert(refs->chunks, own_key, chunk);
+        g_array_insert_val(refs->order, seek(refs, key), key);
+        refs->last = chunk;
+        refs->last_key = key;
+    }
+    uint16_t *count = &chunk[cluster % QCOW2_REFS_CHUNK];
+    if (*count == UINT16_MAX) {
+        return -EFBIG;
+    }
+    (*count)++;
+    return 0;
+}
+
+uint16_t ash_qcow2_refs_get(struct qcow2_refs *refs, uint64_t cluster)
+{
+    const uint16_t *chunk = find(refs, cluster / QCOW2_REFS_CHUNK);
+    return chunk != NULL ? chunk[cluster % QCOW2_REFS_CHUNK] : 0;
+}
+
+uint64_t ash_qcow2_refs_next(struct qcow2_refs *refs, uint64_t from)
+{
+    for (guint i = seek(refs, from / QCOW2_REFS_CHUNK); i < refs->order->len; i++) {
+        uint64_t key = g_array_index(refs->order, uint64_t, i);
+        const uint16_t *chunk = find(refs, key);
+        uint64_t start = key * QCOW2_REFS_CHUNK;
+        for (uint64_t at = start < from ? from - start : 0; at < QCOW2_REFS_CHUNK; at++) {
+            if (chunk[at] != 0) {
+                return start + at;
+            }
+        }
+    }
+    return UINT64_MAX;
+}
+
+uint64_t ash_qcow2_refs_end(struct qcow2_refs *refs)
+{
+    if (refs->order->len == 0) {
+        return 0;
+    }
+    /* A chunk exists because something in it was counted. */
+    uint64_t key = g_array_index(refs->order, uint64_t, refs->order->len - 1);
+    const uint16_t *chunk = find(refs, key);
+    uint64_t at = QCOW2_REFS_CHUNK;
+    while (at > 0 && chunk[at - 1] == 0) {
+        at--;
+    }
+    return key * QCOW2_REFS_CHUNK + at;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Growing and shrinking. Generic code has drained the range that appears or goes, and covers what a
+ * longer backing file would show.
+ *
+ * Invariants:
+ *  1. Growing: the L1 table is long enough, on disk, before the header says the new length.
+ *  2. Shrinking: what lay beyond the new end is given up before the header says the new length, so
+ * that growing again never shows it.
+ *  3. The length in memory changes after that on disk. */
+#include <errno.h>
+#include <inttypes.h>
+#include "block/qcow2/qcow2.h"
+#include "util/assert.h"
+#include "util/range.h"
+
+ASH_CO_FN static int write_length(struct ash_node *node, uint64_t bytes)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    struct qcow2_fields fields = s->header.fields;
+    fields.disk_bytes = bytes;
+    return ash_qcow2_header_update(node, &fields);
+}
+
+ASH_CO_FN static int shrink(struct ash_node *node, uint64_t bytes, struct ash_error *error)
+{
+    const struct ash_qcow2_state *s = qcow2_state(node);
+    uint64_t from = ash_align_up(bytes, s->cluster_bytes);
+    uint64_t end = ash_align_up(node->size_bytes, s->cluster_bytes);
+    int ret = from < end ? ash_qcow2_discard(node, from, end - from) : 0;
+    if (ret == 0) {
+        ret = ash_qcow2_flush(node);
+    }
+    if (ret == 0) {
+        ret = write_length(node, bytes);
+    }
+    if (ret < 0) {
+        return ash_error_errno(error, ret, "Shrinking '%s' failed", node->filename);
+    }
+    node->size_bytes = bytes;
+    return 0;
+}
+
+/* Gives a place to a run of clusters from `offset` on; *done says how far it went. */
+ASH_CO_FN static int preallocate_run(struct ash_node *node, uint64_t offset, uint64_t bytes,
+                                     enum ash_prealloc prealloc, uint64_t *done)
+{
+    struct ash_extent extent;
+    int ret = ash_qcow2_map_ops.lookup(node, offset, bytes, &extent);
+    *done = extent.bytes;
+    if (ret < 0 || (extent.kind == ASH_EXTENT_DATA && extent.in_place)) {
+        return ret;
+    }
+    struct ash_placement placement = {0};
+    ret = ash_qcow2_map_ops.prepare(node, offset, bytes, &placement);
+    if (ret < 0) {
+        return ret;
+    }
+    *done = placement.bytes;
+    if (prealloc != ASH_PREALLOC_METADATA || !placement.reads_zero) {
+        ret = ash_edge_zero(placement.edge, placement.host_offset, placement.bytes, 0);
+    }
+    if (ret == 0) {
+        ret = ash_qcow2_map_ops.commit(node, &placement);
+    }
+    if (ret < 0) {
+        ash_qcow2_map_ops.abort(node, &placement);
+    }
+    return ret;
+}
+
+ASH_CO_FN static int preallocate(struct ash_node *node, uint64_t from, enum ash_prealloc prealloc)
+{
+    const struct ash_qcow2_state *s = qcow2_state(node);
+    uint64_t end = ash_align_up(node->size_bytes, s->cluster_bytes);
+    uint64_t at = ash_align_up(from, s->cluster_bytes);
+    int ret = 0;
+    while (at < end && ret == 0) {
+        uint64_t done = 0;
+        ret = preallocate_run(node, at, end - at, prealloc, &done);
+        at += done;
+    }
+    return ret == 0 ? ash_qcow2_flush(node) : ret;
+}
+
+ASH_CO_FN static int grow(struct ash_node *node, uint64_t bytes, enum ash_prealloc prealloc,
+                          struct ash_error *error)
+{
+    const struct ash_qcow2_state *s = qcow2_state(node);
+    uint64_t old = node->size_bytes;
+    uint64_t entries = bytes == 0 ? 0 : qcow2_l1_index(s, bytes - 1) + 1;
+    if (entries * sizeof(uint64_t) > QCOW2_L1_BYTES_MAX) {
+        return ash_error_set(error, -EFBIG,
+                             "'%s' cannot become %" PRIu64 " bytes long with clusters of %u bytes",
+                             node->filename, bytes, s->cluster_bytes);
+    }
+    int ret = 0;
+    if (entries > s->l1.count) {
+        ret = ash_qcow2_l1_grow(node, entries, error);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    ret = write_length(node, bytes);
+    if (ret < 0) {
+        return ash_error_errno(error, ret, "Writing the header of '%s' failed", node->filename);
+    }
+    node->size_bytes = bytes;
+    if (prealloc != ASH_PREALLOC_OFF) {
+        ret = preallocate(node, old, prealloc);
+        if (ret < 0) {
+            return ash_error_errno(error, ret, "Preallocating '%s' failed", node->filename);
+        }
+    }
+    return 0;
+}
+
+int ash_qcow2_resize(struct ash_node *node, uint64_t bytes, enum ash_prealloc prealloc,
+                     struct ash_error *error)
+{
+    if (!ash_is_aligned(bytes, 512)) {
+        return ash_error_set(error, -EINVAL, "The new size must be a multiple of 512");
+    }
+    if (bytes < node->size_bytes) {
+        if (prealloc != ASH_PREALLOC_OFF) {
+            return ash_error_set(error, -EINVAL,
+                                 "Preallocation can't be used for shrinking an image");
+        }
+        return shrink(node, bytes, error);
+    }
+    return bytes > node->size_bytes ? grow(node, bytes, prealloc, error) : 0;
+}
