@@ -2,6 +2,7 @@
 /* How the tools speak, and the numbers they are told. */
 #include "tools/common/tool.h"
 #include <errno.h>
+#include <glib.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -120,4 +121,26 @@ void ash_tool_print_json(const json_t *json)
     char *text = json_dumps(json, JSON_INDENT(4) | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
     printf("%s\n", text != NULL ? text : "null");
     free(text);
+}
+
+void ash_tool_print_specific(const json_t *data, int indent)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach ((json_t *)data, key, value) {
+        char *label = g_strdup(key);
+        g_strdelimit(label, "-", ' ');
+        printf("%*s%s:", indent, "", label);
+        g_free(label);
+        if (json_is_object(value)) {
+            printf("\n");
+            ash_tool_print_specific(value, indent + 4);
+        } else if (json_is_string(value)) {
+            printf(" %s\n", json_string_value(value));
+        } else {
+            char *text = json_dumps(value, JSON_ENCODE_ANY);
+            printf(" %s\n", text != NULL ? text : "");
+            free(text);
+        }
+    }
 }

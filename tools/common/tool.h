@@ -139,6 +139,9 @@ void ash_progress_end(struct ash_progress *progress);
 /* JSON over several lines, as scripts know it. */
 void ash_tool_print_json(const json_t *json);
 
+/* What a driver tells of an image, a line each; nested lists are set in. */
+void ash_tool_print_specific(const json_t *data, int indent);
+
 enum ash_output {
     ASH_OUTPUT_HUMAN,
     ASH_OUTPUT_JSON,

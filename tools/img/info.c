@@ -22,30 +22,6 @@ static const char *text_of(const json_t *info, const char *key)
     return json_string_value(json_object_get(info, key));
 }
 
-/* The driver's own part: nested lists are set in. */
-static void print_specific(const json_t *data, int indent)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)data, key, value)
-    {
-        char *label = g_strdup(key);
-        g_strdelimit(label, "-", ' ');
-        printf("%*s%s:", indent, "", label);
-        g_free(label);
-        if (json_is_object(value)) {
-            printf("\n");
-            print_specific(value, indent + 4);
-        } else if (json_is_string(value)) {
-            printf(" %s\n", json_string_value(value));
-        } else {
-            char *text = json_dumps(value, JSON_ENCODE_ANY);
-            printf(" %s\n", text != NULL ? text : "");
-            free(text);
-        }
-    }
-}
-
 static void print_backing(const json_t *info)
 {
     const char *backing = text_of(info, "backing-filename");
@@ -90,7 +66,7 @@ static void print_human(const json_t *info)
     print_backing(info);
     if (specific != NULL) {
         printf("Format specific information:\n");
-        print_specific(specific, 4);
+        ash_tool_print_specific(specific, 4);
     }
 }
 
