@@ -7,7 +7,10 @@
  * forgets the range and marks the walks under way over it as stale.
  *  3. A window has at most WINDOW_ENTRIES_MAX entries; one that would need more starts again empty.
  * So inserting costs a bounded move.
- *  4. Forgetting a range costs the windows that exist in it, not its length. */
+ *  4. Forgetting a range costs the windows that exist in it, not its length.
+ *  5. Forgetting takes no memory, so it evicts nothing: formats call it with pointers to slices of
+ *     their tables at hand. Where it would have to split an entry and has no room, it forgets more.
+ */
 #include "block/map/walk_cache.h"
 #include <glib.h>
 #include <string.h>
@@ -171,14 +174,18 @@ bool ash_walk_cache_lookup(struct ash_walk_cache *cache, uint64_t offset, uint64
 
 static void window_remove(struct window *window, uint32_t index, uint32_t count)
 {
+    if (count == 0) {
+        return;
+    }
     memmove(&window->entries[index], &window->entries[index + count],
             (window->count - index - count) * sizeof(struct entry));
     window->count -= count;
 }
 
+/* There is room for it. */
 static void window_insert(struct window *window, uint32_t index, const struct entry *entry)
 {
-    window_reserve(window, window->count + 1);
+    ash_assert(window->count < window->capacity);
     memmove(&window->entries[index + 1], &window->entries[index],
             (window->count - index) * sizeof(struct entry));
     window->entries[index] = *entry;
@@ -194,7 +201,7 @@ static void entry_cut_front(struct entry *entry, uint32_t bytes)
     }
 }
 
-/* Takes [start, end) out of a window. */
+/* Takes [start, end) out of a window; without room to split an entry, what follows of it too. */
 static void window_clear(struct window *window, uint32_t start, uint32_t end)
 {
     uint32_t index = window_seek(window, start);
@@ -204,7 +211,7 @@ static void window_clear(struct window *window, uint32_t start, uint32_t end)
         struct entry rest = *entry;
         entry->bytes = start - entry->start;
         index++;
-        if (entry_end > end) {
+        if (entry_end > end && window->count < window->capacity) {
             entry_cut_front(&rest, end - rest.start);
             window_insert(window, index, &rest);
             return;
@@ -230,10 +237,11 @@ static bool continues(const struct entry *a, const struct entry *b)
 
 static void window_put(struct window *window, const struct entry *entry)
 {
-    window_clear(window, entry->start, entry->start + entry->bytes);
     if (window->count >= WINDOW_ENTRIES_MAX) {
         window->count = 0;
     }
+    window_reserve(window, window->count + 2); /* what is put, and the rest of what it splits */
+    window_clear(window, entry->start, entry->start + entry->bytes);
     uint32_t index = window_seek(window, entry->start);
     if (index > 0 && continues(&window->entries[index - 1], entry)) {
         index--;
@@ -310,8 +318,7 @@ static void forget_in_window(struct window *window, uint64_t offset, uint64_t en
 void ash_walk_cache_forget(struct ash_walk_cache *cache, uint64_t offset, uint64_t bytes)
 {
     uint64_t end = bytes > INT64_MAX - offset ? INT64_MAX : offset + bytes;
-    ash_list_for_each(walk, &cache->walks, struct ash_walk, link)
-    {
+    ash_list_for_each (walk, &cache->walks, struct ash_walk, link) {
         if (ash_range_overlap(walk->offset, walk->bytes, offset, end - offset)) {
             walk->stale = true;
         }
