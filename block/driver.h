@@ -69,7 +69,9 @@ struct ash_map_ops {
     ASH_CO_PTR int (*prepare_coded)(struct ash_node *node, uint64_t offset, uint64_t bytes,
                                    uint32_t coded_bytes, struct ash_placement *placement);
     /* Links the placement, after its data was written: from now on lookup finds it. Merges into the
-     * entry as it is by then. On failure the caller calls abort. */
+     * entry as it is by then. On failure the caller calls abort. What it waits for, it waits for
+     * before it changes the first entry: from there to its return it does not yield, because only
+     * then is the range forgotten, and until then a walk may find, and pin, the old place. */
     ASH_CO_PTR int (*commit)(struct ash_node *node, struct ash_placement *placement);
     /* Gives the place back. Cannot fail. */
     ASH_CO_PTR void (*abort)(struct ash_node *node, struct ash_placement *placement);
@@ -78,7 +80,9 @@ struct ash_map_ops {
      * as zeroes from now on; with ASH_REQ_UNMAP the space may be given back. discard: the format gives
      * space back and what is read afterwards is zeroes, never a backing file's old contents; where it
      * cannot say so it does nothing. -ENOTSUP: generic code writes zeroes, or nothing. NULL: passed to
-     * the edge of the data extents. */
+     * the edge of the data extents.
+     * Both may yield between entries. So each calls ash_map_forget() for a range in the turn in which
+     * it changes the entry, before its old place can be handed out. */
     ASH_CO_PTR int (*zero)(struct ash_node *node, uint64_t offset, uint64_t bytes, uint32_t flags);
     ASH_CO_PTR int (*discard)(struct ash_node *node, uint64_t offset, uint64_t bytes);
 

@@ -152,7 +152,7 @@ int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
         return 0;
     }
     if (ash_unlikely(ash_guard_applies(node, &io))) {
-        return ash_guard_write(edge, &io);
+        return ash_guard_io(edge, &io);
     }
     rewrite(node, &io);
 

@@ -35,6 +35,7 @@ struct ash_extent {
     bool stable;    /* the link to it is on disk: FUA may be passed down */
     uint8_t coding; /* coded: the format's own */
     bool through;   /* data: the node below knows better what it is (raw): block status asks it */
+    bool absent;    /* of walks. zero: because no layer of the chain says anything else */
     uint32_t coded_bytes;  /* coded: what to read; an upper bound */
     uint64_t bytes;        /* how far the answer holds, from the offset asked for */
     struct ash_edge *edge; /* data, coded: where it lies */

@@ -57,7 +57,7 @@ int ash_chain_status(struct ash_node *top, const struct ash_node *base, uint64_t
         return ret;
     }
     status->bytes = extent.bytes;
-    if (extent.kind != ASH_EXTENT_UNALLOCATED) {
+    if (extent.kind != ASH_EXTENT_UNALLOCATED && !extent.absent) {
         status->flags |= ASH_STATUS_ALLOCATED;
     }
     switch (extent.kind) {

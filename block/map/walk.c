@@ -62,6 +62,16 @@ void ash_map_forget(struct ash_node *node, uint64_t offset, uint64_t bytes)
     }
 }
 
+/* Zeroes that no layer decided: the deepest one that reaches as far has the last word. */
+static void find_nothing(const struct ash_edge *via, uint64_t bytes, struct ash_walk_find *find)
+{
+    find->extent = (struct ash_extent){.kind = ASH_EXTENT_ZERO, .absent = true, .bytes = bytes};
+    if (via != NULL) {
+        find->owner = via->parent;
+        find->depth--;
+    }
+}
+
 /* One step down each turn, until a layer decides. */
 ASH_CO_FN static int descend(struct ash_node *top, const struct ash_node *base, uint64_t offset,
                              uint64_t bytes, struct ash_walk_find *find)
@@ -74,7 +84,8 @@ ASH_CO_FN static int descend(struct ash_node *top, const struct ash_node *base, 
     for (;;) {
         find->owner = node;
         if (offset >= node->size_bytes) {
-            *extent = (struct ash_extent){.kind = ASH_EXTENT_ZERO, .bytes = bytes};
+            find_nothing(via, bytes, find);
+            extent->absent = base == NULL; /* below this node, what stands on `base` ends here */
             return 0;
         }
         bytes = ASH_MIN(bytes, node->size_bytes - offset);
@@ -99,8 +110,7 @@ ASH_CO_FN static int descend(struct ash_node *top, const struct ash_node *base, 
         via = node->backing;
         if (via == NULL || via->child == base) {
             if (base == NULL) {
-                extent->kind = ASH_EXTENT_ZERO;
-                extent->edge = NULL;
+                find_nothing(NULL, bytes, find);
             }
             return 0;
         }

@@ -27,6 +27,7 @@ struct entry {
     uint32_t depth;
     uint8_t kind;
     bool through;
+    bool absent;
     struct ash_edge *edge;
     struct ash_node *owner;
     uint64_t host_offset;
@@ -162,6 +163,7 @@ bool ash_walk_cache_lookup(struct ash_walk_cache *cache, uint64_t offset, uint64
     find->extent = (struct ash_extent){
         .kind = entry->kind,
         .through = entry->through,
+        .absent = entry->absent,
         .bytes = ASH_MIN(bytes, entry->bytes - skip),
         .edge = entry->edge,
         .host_offset = entry->host_offset + (entry->kind == ASH_EXTENT_DATA ? skip : 0),
@@ -232,6 +234,7 @@ static bool continues(const struct entry *a, const struct entry *b)
 {
     return a->start + a->bytes == b->start && a->kind == b->kind && a->edge == b->edge &&
            a->owner == b->owner && a->depth == b->depth && a->through == b->through &&
+           a->absent == b->absent &&
            (a->kind != ASH_EXTENT_DATA || a->host_offset + a->bytes == b->host_offset);
 }
 
@@ -273,6 +276,7 @@ static void remember(struct ash_walk_cache *cache, uint64_t offset,
             .depth = find->depth,
             .kind = find->extent.kind,
             .through = find->extent.through,
+            .absent = find->extent.absent,
             .edge = find->extent.edge,
             .owner = find->owner,
             .host_offset = host,
@@ -318,7 +322,8 @@ static void forget_in_window(struct window *window, uint64_t offset, uint64_t en
 void ash_walk_cache_forget(struct ash_walk_cache *cache, uint64_t offset, uint64_t bytes)
 {
     uint64_t end = bytes > INT64_MAX - offset ? INT64_MAX : offset + bytes;
-    ash_list_for_each (walk, &cache->walks, struct ash_walk, link) {
+    ash_list_for_each(walk, &cache->walks, struct ash_walk, link)
+    {
         if (ash_range_overlap(walk->offset, walk->bytes, offset, end - offset)) {
             walk->stale = true;
         }

@@ -205,6 +205,11 @@ ASH_CO_FN static int write_new(struct part *part)
     if (ret < 0) {
         return ret;
     }
+    uint64_t unit = node->map->unit_bytes;
+    uint64_t end = ash_align_up(part->offset + part->bytes, unit);
+    ash_assert(placement.bytes > 0);
+    ash_assert(placement.offset >= ash_align_down(part->offset, unit)); /* within the lock */
+    ash_assert(placement.offset + placement.bytes <= end);
     part->bytes = ASH_MIN(part->bytes, placement.offset + placement.bytes - part->offset);
     *part->unstable = true;
     return ash_map_place(node, &placement, part->offset, part->bytes, part->iov);

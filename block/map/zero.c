@@ -28,7 +28,8 @@ static void whole_units(const struct ash_node *node, uint64_t offset, uint64_t b
 }
 
 /* A part of a unit: written as data unless that changes nothing. */
-ASH_CO_FN static int zero_partial(struct ash_node *node, uint64_t offset, uint64_t bytes)
+ASH_CO_FN static int zero_partial(struct ash_node *node, uint64_t offset, uint64_t bytes,
+                                  uint32_t flags)
 {
     while (bytes > 0) {
         struct ash_extent extent;
@@ -41,6 +42,9 @@ ASH_CO_FN static int zero_partial(struct ash_node *node, uint64_t offset, uint64
         }
         ash_pin_drop(&pin);
         if (extent.kind != ASH_EXTENT_ZERO) {
+            if ((flags & ASH_REQ_NO_FALLBACK) != 0) {
+                return -ENOTSUP;
+            }
             ret = ash_map_write_zeroes(node, offset, extent.bytes);
             if (ret < 0) {
                 return ret;
@@ -97,14 +101,14 @@ int ash_map_zero(struct ash_node *node, uint64_t offset, uint64_t bytes, uint32_
     uint64_t start;
     uint64_t stop;
     whole_units(node, offset, bytes, &start, &stop);
-    int ret = zero_partial(node, offset, start - offset);
+    int ret = zero_partial(node, offset, start - offset, flags);
     for (uint64_t at = start; at < stop && ret == 0;) {
         uint64_t chunk = ASH_MIN(CHUNK_BYTES, stop - at);
         ret = zero_units(node, at, chunk, flags);
         at += chunk;
     }
     if (ret == 0) {
-        ret = zero_partial(node, stop, offset + bytes - stop);
+        ret = zero_partial(node, stop, offset + bytes - stop, flags);
     }
     if (ret == 0 && (flags & ASH_REQ_FUA) != 0) {
         ret = ash_map_flush(node);

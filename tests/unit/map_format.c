@@ -133,7 +133,11 @@ static void map_limits(const struct ash_node *node, struct ash_limits *limits)
 
 static int map_probe(const uint8_t *head, size_t bytes)
 {
-    return bytes >= 8 && memcmp(head, MAGIC, 8) == 0 ? 100 : 0;
+    struct map_header header;
+    memcpy(&header, head, ASH_MIN(bytes, offsetof(struct map_header, table_offset)));
+    bool mine = bytes >= offsetof(struct map_header, table_offset) &&
+                memcmp(header.magic, MAGIC, 8) == 0 && header.unit <= MiB;
+    return mine ? 100 : 0;
 }
 
 /* Places. */
