@@ -247,8 +247,27 @@ int ash_table_cache_new(struct ash_table_cache *cache, uint64_t offset,
     return 0;
 }
 
+/* Of a range that is longer than the cache is large. */
+static void forget_many(struct ash_table_cache *cache, uint64_t offset, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < cache->bucket_count; i++) {
+        struct ash_table_slice *slice = cache->buckets[i];
+        while (slice) {
+            struct ash_table_slice *next = slice->bucket_next;
+            if (slice->offset >= offset && slice->offset - offset < bytes) {
+                discard_slice(slice);
+            }
+            slice = next;
+        }
+    }
+}
+
 void ash_table_cache_forget(struct ash_table_cache *cache, uint64_t offset, uint64_t bytes)
 {
+    if (bytes >> cache->slice_bits > cache->bucket_count) {
+        forget_many(cache, offset, bytes);
+        return;
+    }
     for (uint64_t at = 0; at < bytes; at += cache->slice_bytes) {
         struct ash_table_slice *slice = find(cache, offset + at);
         if (slice) {

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include "block/io/io.h"
 
-enum { SECTOR = 512, SECTORS = 2048, WORKERS = 4, OWN_SECTORS = 3 };
+enum { SECTOR = 512, SECTORS = 2048, WORKERS = 4, OWN_SECTORS = 3, BASE_VALUE = 1 };
 
 /* What was written to a sector, in order; 0: zeroes. */
 struct history {
@@ -24,6 +24,8 @@ struct run {
     char options[200];
     bool v2;
     bool lazy;
+    bool backing;
+    uint32_t cluster_sectors;
     struct ash_disk *disk;
     struct history sectors[SECTORS];
     uint32_t next_value;
@@ -38,9 +40,9 @@ static struct run run;
 static void history_init(void)
 {
     for (uint32_t i = 0; i < SECTORS; i++) {
-        uint32_t zero = 0;
+        uint32_t first = run.backing ? BASE_VALUE : 0;
         run.sectors[i] = (struct history){.values = g_array_new(FALSE, FALSE, sizeof(uint32_t))};
-        g_array_append_val(run.sectors[i].values, zero);
+        g_array_append_val(run.sectors[i].values, first);
     }
 }
 
@@ -152,6 +154,15 @@ ASH_CO_FN static int do_discard(uint32_t first, uint32_t count)
     return ret;
 }
 
+/* Whole clusters, compressed. */
+ASH_CO_FN static int do_compressed(uint32_t first, uint32_t count)
+{
+    first -= first % run.cluster_sectors;
+    count = ASH_MIN(SECTORS - first,
+                    (count + run.cluster_sectors - 1) / run.cluster_sectors * run.cluster_sectors);
+    return do_write(first, count, ASH_IO_COMPRESS);
+}
+
 ASH_CO_FN static int do_flush(void)
 {
     uint32_t *completed = g_new(uint32_t, SECTORS);
@@ -244,7 +255,7 @@ ASH_CO_FN static int work_alone(uint32_t requests)
     for (uint32_t n = requests; n > 0 && ret == 0; n--) {
         uint32_t first = below(SECTORS);
         uint32_t count = 1 + below(ASH_MIN(SECTORS - first, 300));
-        switch (below(8)) {
+        switch (below(9)) {
         case 0:
             ret = do_flush();
             break;
@@ -257,6 +268,9 @@ ASH_CO_FN static int work_alone(uint32_t requests)
             break;
         case 4:
             ret = do_read(first, count);
+            break;
+        case 5:
+            ret = do_compressed(first, count);
             break;
         default:
             ret = do_write(first, count, 0);
@@ -348,19 +362,37 @@ static void audit(bool clean)
     }
 }
 
+/* A raw image under this one, with a value of its own in each sector. */
+static void make_base(void)
+{
+    uint8_t *bytes = g_malloc(SECTORS * SECTOR);
+    for (uint32_t i = 0; i < SECTORS; i++) {
+        stamp(bytes + (size_t)i * SECTOR, BASE_VALUE, i);
+    }
+    assert_int_equal(ash_sim_file_write(run.rig.world, "base", 0, bytes, SECTORS * SECTOR), 0);
+    g_free(bytes);
+}
+
 static void choose_options(void)
 {
     static const char *const sizes[] = {"512", "1k", "4k", "64k"};
     static const char *const widths[] = {"1", "2", "8", "16", "64"};
     run.v2 = below(5) == 0;
     run.lazy = !run.v2 && below(5) == 0;
-    const char *size = sizes[below(4)];
+    run.backing = below(3) == 0;
+    run.next_value = BASE_VALUE;
+    uint32_t which = below(4);
+    const char *size = sizes[which];
+    run.cluster_sectors = (uint32_t[]){1, 2, 8, 128}[which];
     if (run.v2) {
         snprintf(run.options, sizeof(run.options), "compat=0.10,cluster_size=%s", size);
     } else {
         snprintf(run.options, sizeof(run.options),
                  "cluster_size=%s,refcount_bits=%s,lazy_refcounts=%s", size, widths[below(5)],
                  run.lazy ? "on" : "off");
+    }
+    if (run.backing) {
+        g_strlcat(run.options, ",backing_file=base,backing_fmt=raw", sizeof(run.options));
     }
 }
 
@@ -379,11 +411,14 @@ static void live(uint64_t seed, uint32_t sessions, bool cuts)
     };
     history_init();
     rig_world(&run.rig, &config);
+    if (run.backing) {
+        make_base();
+    }
     rig_boot(&run.rig);
     assert_int_equal(ash_loop_run_sync(run.rig.loop, create_body, NULL), 0);
     rig_halt(&run.rig);
     bool clean = true;
-    for (uint32_t session = 0; session < sessions && (clean || !run.lazy); session++) {
+    for (uint32_t session = 0; session < sessions; session++) {
         rig_boot(&run.rig);
         run.failed = false;
         if (cuts && below(4) != 0) {
