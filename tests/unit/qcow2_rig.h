@@ -46,6 +46,9 @@ static inline void rig_halt(struct rig *rig)
 
 static inline void rig_end(struct rig *rig)
 {
+    if (rig->loop && ash_loop_in_turn(rig->loop)) {
+        return; /* a test failed in the middle of a turn: nothing can be taken down */
+    }
     if (rig->loop) {
         rig_halt(rig);
     }

@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The map contract of qcow2 on simulated disks: stalls, failures, full disks, damage, and a power
+ * cut at every single write of a fixed workload. */
+#include "tests/unit/qcow2_rig.h"
+#include "block/map/map.h"
+#include "block/qcow2/qcow2.h"
+
+enum { KIB = 1024, MIB = 1024 * 1024, MS = 1000000, SOME = 1000 };
+
+static struct rig rig;
+static struct ash_sim_config config;
+static struct ash_disk *disk;
+static struct ash_error error;
+static uint8_t buffer[2 * MIB];
+
+static int set_up(void **state)
+{
+    (void)state;
+    config = (struct ash_sim_config){.seed = 1, .latency_ns_min = 1 * MS, .latency_ns_max = 2 * MS};
+    error = (struct ash_error)ASH_ERROR_INIT;
+    rig_world(&rig, &config);
+    rig_boot(&rig);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    rig_end(&rig);
+    return 0;
+}
+
+#define QCOW2_TEST(name)                                                                           \
+    ASH_CO_FN static void name##_co(void);                                                         \
+    static int name##_body(void *opaque)                                                           \
+    {                                                                                              \
+        (void)opaque;                                                                              \
+        ash_co_assert_inside();                                                                    \
+        name##_co();                                                                               \
+        return 0;                                                                                  \
+    }                                                                                              \
+    static void name(void **state)                                                                 \
+    {                                                                                              \
+        (void)state;                                                                               \
+        assert_int_equal(ash_loop_run_sync(rig.loop, name##_body, NULL), 0);                       \
+    }                                                                                              \
+    ASH_CO_FN static void name##_co(void)
+
+#define RUN(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+ASH_CO_FN static void open_image(const char *options, uint64_t bytes)
+{
+    assert_int_equal(rig_create(&rig, "image", bytes, options), 0);
+    int ret = rig_open(&rig, "image", ASH_NODE_WRITE | ASH_NODE_DISCARD, &disk, &error);
+    if (ret < 0) {
+        fail_msg("%s", error.message);
+    }
+}
+
+static struct ash_qcow2_state *state_of(void)
+{
+    return qcow2_state(ash_disk_node(disk));
+}
+
+ASH_CO_FN static int write_bytes(uint64_t offset, uint64_t bytes, uint8_t value)
+{
+    memset(buffer, value, bytes);
+    return ash_disk_write(disk, offset, buffer, bytes, 0);
+}
+
+ASH_CO_FN static void expect_bytes(uint64_t offset, uint64_t bytes, uint8_t value)
+{
+    memset(buffer, ~value, bytes);
+    assert_int_equal(ash_disk_read(disk, offset, buffer, bytes), 0);
+    for (uint64_t i = 0; i < bytes; i++) {
+        if (buffer[i] != value) {
+            fail_msg("offset %" PRIu64 ": %u, not %u", offset + i, buffer[i], value);
+        }
+    }
+}
+
+static void expect_sound(uint64_t leaks)
+{
+    struct audit a;
+    audit_image(&rig, "image", true, &a);
+    if (a.corruptions) {
+        fail_msg("%" PRIu64 " corruptions, first: %s", a.corruptions, a.first);
+    }
+    if (leaks != SOME) {
+        assert_int_equal(a.leaks, leaks);
+    }
+}
+
+/* A request in a coroutine of its own. */
+struct side {
+    bool write;
+    uint64_t offset;
+    uint64_t bytes;
+    uint8_t *data;
+    int ret; /* 1 until it ends */
+};
+
+static void side_body(void *opaque)
+{
+    ash_co_assert_inside();
+    struct side *side = opaque;
+    side->ret = side->write ? ash_disk_write(disk, side->offset, side->data, side->bytes, 0)
+                            : ash_disk_read(disk, side->offset, side->data, side->bytes);
+}
+
+ASH_CO_FN static void side_start(struct side *side)
+{
+    side->ret = 1;
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, side_body, side), 0);
+    ash_co_sleep(5 * MS);
+}
+
+ASH_CO_FN static int side_wait(struct side *side)
+{
+    while (side->ret == 1) {
+        ash_co_sleep(1 * MS);
+    }
+    return side->ret;
+}
+
+static uint64_t place_of(uint64_t guest)
+{
+    struct ash_table_slice *slice;
+    uint32_t index;
+    assert_int_equal(ash_qcow2_l2_peek(ash_disk_node(disk), guest, &slice, &index), 0);
+    assert_non_null(slice);
+    return qcow2_slice_entry(slice, index) & QCOW2_ENTRY_OFFSET;
+}
+
+/* --- pins --- */
+
+/* read of cluster 0:  held ................................. released, returns the old bytes
+ * discard, flush, 64 allocating writes:  none takes its place
+ * afterwards: the place is free */
+QCOW2_TEST(a_place_that_a_stalled_read_uses_is_not_handed_out)
+{
+    uint8_t data[4096];
+    struct side side = {.offset = 0, .bytes = sizeof(data), .data = data};
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, 8192, 1), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    uint64_t place = place_of(0);
+    ash_sim_hold(rig.world, "image", ASH_AIO_READ, place, 4096);
+    side_start(&side);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    assert_int_equal(ash_disk_discard(disk, 0, 8192), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    ash_co_sleep(20 * MS);
+    for (uint64_t i = 0; i < 64; i++) {
+        assert_int_equal(write_bytes(65536 + i * 4096, 4096, 2), 0);
+        assert_int_not_equal(place_of(65536 + i * 4096), place);
+    }
+    ash_sim_release_all(rig.world);
+    assert_int_equal(side_wait(&side), 0);
+    for (size_t i = 0; i < sizeof(data); i++) {
+        assert_int_equal(data[i], 1);
+    }
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
+/* Likewise for a write in place: it must not land in what others got. */
+QCOW2_TEST(a_place_that_a_stalled_write_uses_is_not_handed_out)
+{
+    uint8_t data[4096];
+    struct side side = {.write = true, .offset = 0, .bytes = sizeof(data), .data = data};
+    memset(data, 9, sizeof(data));
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, 4096, 1), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    uint64_t place = place_of(0);
+    ash_sim_hold(rig.world, "image", ASH_AIO_WRITE, place, 4096);
+    side_start(&side);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    struct ash_io io = {.op = ASH_DISCARD, .offset = 0, .bytes = 4096};
+    assert_int_equal(ash_map_io(ash_disk_node(disk), &io), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    ash_co_sleep(20 * MS);
+    for (uint64_t i = 0; i < 32; i++) {
+        assert_int_equal(write_bytes(65536 + i * 4096, 4096, 2), 0);
+    }
+    ash_sim_release_all(rig.world);
+    assert_int_equal(side_wait(&side), 0);
+    for (uint64_t i = 0; i < 32; i++) {
+        expect_bytes(65536 + i * 4096, 4096, 2);
+    }
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
+QCOW2_TEST(discarded_space_is_used_again)
+{
+    open_image("cluster_size=4k", 64 * (uint64_t)MIB);
+    for (int round = 0; round < 30; round++) {
+        assert_int_equal(write_bytes(0, MIB, round + 1), 0);
+        assert_int_equal(ash_disk_discard(disk, 0, MIB), 0);
+        assert_int_equal(ash_disk_flush(disk), 0);
+        ash_co_sleep(20 * MS);
+    }
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    assert_true(ash_sim_file_bytes(rig.world, "image") < 3 * MIB);
+    expect_sound(0);
+}
+
+QCOW2_TEST(space_freed_in_an_earlier_session_is_used_again)
+{
+    open_image("cluster_size=4k", 64 * (uint64_t)MIB);
+    assert_int_equal(write_bytes(0, 2 * MIB, 1), 0);
+    assert_int_equal(write_bytes(8 * MIB, 4096, 3), 0);
+    assert_int_equal(ash_disk_discard(disk, 0, 2 * MIB), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    int64_t before = ash_sim_file_bytes(rig.world, "image");
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), 0);
+    for (uint64_t i = 0; i < 256; i++) {
+        assert_int_equal(write_bytes(16 * MIB + i * 4096, 4096, 2), 0);
+    }
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    assert_true(ash_sim_file_bytes(rig.world, "image") < before + 256 * KIB);
+    expect_sound(0);
+}
+
+/* --- order of I/O --- */
+
+QCOW2_TEST(a_flush_with_nothing_to_write_costs_one_flush_of_the_file)
+{
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, 65536, 1), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    ash_co_sleep(100 * MS);
+    uint64_t before = ash_sim_mutations(rig.world);
+    assert_int_equal(write_bytes(0, 4096, 2), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    assert_int_equal(ash_sim_mutations(rig.world) - before, 2);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(allocating_writes_touch_no_metadata_until_a_flush)
+{
+    open_image("cluster_size=64k", 64 * (uint64_t)MIB);
+    assert_int_equal(write_bytes(0, 65536, 1), 0);
+    ash_co_sleep(100 * MS);
+    uint64_t before = ash_sim_mutations(rig.world);
+    for (uint64_t i = 1; i < 20; i++) {
+        assert_int_equal(write_bytes(i * 65536, 65536, 2), 0);
+    }
+    assert_int_equal(ash_sim_mutations(rig.world) - before, 19);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
+QCOW2_TEST(the_file_is_cut_to_size_when_it_is_closed)
+{
+    open_image("cluster_size=64k", 64 * (uint64_t)MIB);
+    assert_int_equal(write_bytes(0, 65536, 1), 0);
+    ash_co_sleep(20 * MS);
+    assert_true(ash_sim_file_bytes(rig.world, "image") >= 16 * MIB);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    assert_int_equal(ash_sim_file_bytes(rig.world, "image"), 6 * 65536);
+}
+
+/* --- failures --- */
+
+QCOW2_TEST(a_failed_flush_is_remembered)
+{
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, 65536, 1), 0);
+    config.flush_error_per_mille = 1000;
+    ash_sim_world_configure(rig.world, &config);
+    assert_true(ash_disk_flush(disk) < 0);
+    config.flush_error_per_mille = 0;
+    ash_sim_world_configure(rig.world, &config);
+    assert_true(ash_disk_flush(disk) < 0);
+    assert_true(ash_co_disk_close(disk, &error) < 0);
+    expect_sound(SOME);
+}
+
+QCOW2_TEST(metadata_that_could_not_be_written_is_written_by_the_next_flush)
+{
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, 65536, 1), 0);
+    config.write_error_per_mille = 1000;
+    ash_sim_world_configure(rig.world, &config);
+    assert_true(ash_disk_flush(disk) < 0);
+    config.write_error_per_mille = 0;
+    ash_sim_world_configure(rig.world, &config);
+    int ret = ash_disk_flush(disk);
+    expect_bytes(0, 65536, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error) < 0, ret < 0);
+    expect_sound(0);
+}
+
+QCOW2_TEST(failing_writes_give_their_places_back)
+{
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, 4096, 1), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    config.write_error_per_mille = 1000;
+    ash_sim_world_configure(rig.world, &config);
+    for (uint64_t i = 1; i < 20; i++) {
+        assert_true(write_bytes(i * 4096, 4096, 2) < 0);
+    }
+    config.write_error_per_mille = 0;
+    ash_sim_world_configure(rig.world, &config);
+    ash_co_sleep(20 * MS);
+    expect_bytes(4096, 19 * 4096, 0);
+    assert_int_equal(write_bytes(4096, 19 * 4096, 3), 0);
+    ash_co_disk_close(disk, &error);
+    expect_sound(0);
+}
+
+QCOW2_TEST(a_full_disk_fails_writes_and_leaves_the_image_sound)
+{
+    config.capacity_bytes = 2 * MIB;
+    ash_sim_world_configure(rig.world, &config);
+    open_image("cluster_size=4k", 64 * (uint64_t)MIB);
+    int ret = 0;
+    for (uint64_t i = 0; ret == 0 && i < 64; i++) {
+        ret = write_bytes(i * MIB, 64 * KIB, 1);
+    }
+    assert_int_equal(ret, -ENOSPC);
+    config.capacity_bytes = 0;
+    ash_sim_world_configure(rig.world, &config);
+    expect_bytes(0, 64 * KIB, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
+/* --- tables that grow --- */
+
+QCOW2_TEST(the_refcount_table_moves_when_it_is_full)
+{
+    open_image("cluster_size=512,refcount_bits=64", 4 * (uint64_t)MIB);
+    uint64_t before = state_of()->reftable.offset;
+    for (uint64_t i = 0; i < 4; i++) {
+        assert_int_equal(write_bytes(i * MIB, MIB, i + 1), 0);
+        assert_int_equal(ash_disk_flush(disk), 0);
+    }
+    assert_int_not_equal(state_of()->reftable.offset, before);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+    assert_int_equal(rig_open(&rig, "image", 0, &disk, &error), 0);
+    for (uint64_t i = 0; i < 4; i++) {
+        expect_bytes(i * MIB, MIB, i + 1);
+    }
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(the_l1_table_moves_when_it_grows)
+{
+    open_image("cluster_size=512", 64 * (uint64_t)KIB);
+    assert_int_equal(write_bytes(0, 64 * KIB, 1), 0);
+    assert_int_equal(ash_co_disk_resize(disk, 64 * (uint64_t)MIB, 0, ASH_PREALLOC_OFF, &error), 0);
+    assert_int_equal(write_bytes(63 * (uint64_t)MIB, 64 * KIB, 2), 0);
+    expect_bytes(0, 64 * KIB, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+    assert_int_equal(rig_open(&rig, "image", 0, &disk, &error), 0);
+    expect_bytes(0, 64 * KIB, 1);
+    expect_bytes(63 * (uint64_t)MIB, 64 * KIB, 2);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+/* --- damage --- */
+
+static void poke64(uint64_t at, uint64_t value)
+{
+    value = htobe64(value);
+    assert_int_equal(ash_sim_file_write(rig.world, "image", at, &value, 8), 0);
+}
+
+static uint64_t peek64(uint64_t at)
+{
+    uint64_t value;
+    assert_int_equal(ash_sim_file_read(rig.world, "image", at, &value, 8), 0);
+    return be64toh(value);
+}
+
+/* An image with one cluster of data, closed; returns where its L2 table lies. */
+ASH_CO_FN static uint64_t closed_image(const char *options)
+{
+    open_image(options, MIB);
+    assert_int_equal(write_bytes(0, 65536, 1), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    return peek64(peek64(40)) & QCOW2_ENTRY_OFFSET;
+}
+
+QCOW2_TEST(an_entry_that_leads_to_metadata_is_refused_and_marks_the_image)
+{
+    static const uint64_t bad[] = {
+        65536 | QCOW2_ENTRY_COPIED,             /* the refcount table */
+        4 * 65536 | QCOW2_ENTRY_COPIED,         /* the L2 table itself, or data */
+        (5 * 65536 + 512) | QCOW2_ENTRY_COPIED, /* not aligned */
+        QCOW2_ENTRY_COMPRESSED | 100,           /* compressed in the header */
+    };
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(bad); i++) {
+        uint64_t l2 = closed_image("cluster_size=64k");
+        uint64_t entry = i == 1 ? l2 | QCOW2_ENTRY_COPIED : bad[i];
+        poke64(l2, entry);
+        assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), 0);
+        assert_int_equal(write_bytes(0, 4096, 7), -EIO);
+        assert_int_equal(write_bytes(65536, 4096, 7), -EIO);
+        assert_true(peek64(72) & QCOW2_INCOMPATIBLE_CORRUPT);
+        ash_co_disk_close(disk, &error);
+        assert_int_equal(peek64(l2), entry);
+        assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), -EACCES);
+        assert_int_equal(rig_open(&rig, "image", 0, &disk, &error), 0);
+        assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    }
+}
+
+QCOW2_TEST(two_l1_entries_for_one_table_are_not_opened_for_writing)
+{
+    uint64_t l2 = closed_image("cluster_size=512");
+    uint64_t l1 = peek64(40);
+    poke64(l1 + 8, l2 | QCOW2_ENTRY_COPIED);
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), -EINVAL);
+    assert_non_null(strstr(error.message, "L1 table entry 1"));
+    assert_int_equal(rig_open(&rig, "image", 0, &disk, &error), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(an_l1_entry_that_is_not_aligned_fails_reads_and_no_more)
+{
+    closed_image("cluster_size=64k");
+    poke64(peek64(40), 4 * 65536 + 512);
+    assert_int_equal(rig_open(&rig, "image", 0, &disk, &error), 0);
+    assert_int_equal(ash_disk_read(disk, 0, buffer, 512), -EIO);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(an_entry_without_the_copied_flag_is_written_elsewhere)
+{
+    uint64_t l2 = closed_image("cluster_size=64k");
+    uint64_t old = peek64(l2) & QCOW2_ENTRY_OFFSET;
+    poke64(l2, old);
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), 0);
+    assert_int_equal(write_bytes(4096, 4096, 7), 0);
+    assert_int_not_equal(place_of(0), old);
+    expect_bytes(0, 4096, 1);
+    expect_bytes(4096, 4096, 7);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
+QCOW2_TEST(a_table_without_the_copied_flag_is_copied)
+{
+    uint64_t l2 = closed_image("cluster_size=64k");
+    poke64(peek64(40), l2);
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), 0);
+    assert_int_equal(write_bytes(65536, 65536, 7), 0);
+    expect_bytes(0, 65536, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    assert_int_not_equal(peek64(peek64(40)) & QCOW2_ENTRY_OFFSET, l2);
+    expect_sound(0);
+    assert_int_equal(rig_open(&rig, "image", 0, &disk, &error), 0);
+    expect_bytes(0, 65536, 1);
+    expect_bytes(65536, 65536, 7);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(refcounts_of_zero_on_tables_in_use_do_not_hand_them_out)
+{
+    uint64_t l2 = closed_image("cluster_size=64k");
+    uint16_t zero = 0;
+    for (uint64_t c = 0; c < 6; c++) {
+        assert_int_equal(ash_sim_file_write(rig.world, "image", 2 * 65536 + c * 2, &zero, 2), 0);
+    }
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), 0);
+    assert_int_equal(write_bytes(65536, 10 * 65536, 7), 0);
+    for (uint64_t i = 1; i < 11; i++) {
+        assert_true(place_of(i * 65536) > l2);
+    }
+    ash_co_disk_close(disk, &error);
+}
+
+/* --- a cut at every write --- */
+
+static const char *crash_options;
+
+static int crash_body(void *opaque)
+{
+    ash_co_assert_inside();
+    (void)opaque;
+    int ret = rig_open(&rig, "image", ASH_NODE_WRITE | ASH_NODE_DISCARD, &disk, &error);
+    if (ret < 0) {
+        return ret;
+    }
+    for (uint64_t i = 0; ret == 0 && i < 6; i++) {
+        ret = write_bytes(i * 16 * KIB, 24 * KIB, i + 1);
+        if (ret == 0 && i % 2) {
+            ret = ash_disk_discard(disk, i * 8 * KIB, 8 * KIB);
+        }
+        if (ret == 0) {
+            ret = ash_disk_flush(disk);
+        }
+    }
+    int close_ret = ash_co_disk_close(disk, &error);
+    return ret < 0 ? ret : close_ret;
+}
+
+static int crash_create(void *opaque)
+{
+    ash_co_assert_inside();
+    (void)opaque;
+    return rig_create(&rig, "image", 256 * KIB, crash_options);
+}
+
+static void cut_everywhere(const char *options, uint64_t seeds)
+{
+    crash_options = options;
+    bool ended = false;
+    for (uint64_t nth = 1; !ended; nth++) {
+        for (uint64_t seed = 1; seed <= seeds; seed++) {
+            struct audit a;
+            config.seed = seed;
+            config.latency_ns_min = 1000;
+            config.latency_ns_max = 50000;
+            rig_world(&rig, &config);
+            rig_boot(&rig);
+            assert_int_equal(ash_loop_run_sync(rig.loop, crash_create, NULL), 0);
+            ash_sim_power_cut_at(rig.world, nth, ASH_SIM_CUT_RANDOM);
+            ended = ash_loop_run_sync(rig.loop, crash_body, NULL) == 0;
+            rig_halt(&rig);
+            ash_sim_power_restore(rig.world);
+            audit_image(&rig, "image", true, &a);
+            if (a.corruptions) {
+                fail_msg("cut at %" PRIu64 ", seed %" PRIu64 " (%s): %s", nth, seed, options,
+                         a.first);
+            }
+            rig_end(&rig);
+        }
+    }
+}
+
+static void a_cut_at_every_write_leaves_leaks_at_worst(void **state)
+{
+    (void)state;
+    error = (struct ash_error)ASH_ERROR_INIT;
+    config = (struct ash_sim_config){.sector_bytes = 512};
+    cut_everywhere("cluster_size=512,refcount_bits=64", 6);
+    cut_everywhere("cluster_size=4k", 4);
+    cut_everywhere("cluster_size=64k", 4);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RUN(a_place_that_a_stalled_read_uses_is_not_handed_out),
+        RUN(a_place_that_a_stalled_write_uses_is_not_handed_out),
+        RUN(discarded_space_is_used_again),
+        RUN(space_freed_in_an_earlier_session_is_used_again),
+        RUN(a_flush_with_nothing_to_write_costs_one_flush_of_the_file),
+        RUN(allocating_writes_touch_no_metadata_until_a_flush),
+        RUN(the_file_is_cut_to_size_when_it_is_closed),
+        RUN(a_failed_flush_is_remembered),
+        RUN(metadata_that_could_not_be_written_is_written_by_the_next_flush),
+        RUN(failing_writes_give_their_places_back),
+        RUN(a_full_disk_fails_writes_and_leaves_the_image_sound),
+        RUN(the_refcount_table_moves_when_it_is_full),
+        RUN(the_l1_table_moves_when_it_grows),
+        RUN(an_entry_that_leads_to_metadata_is_refused_and_marks_the_image),
+        RUN(two_l1_entries_for_one_table_are_not_opened_for_writing),
+        RUN(an_l1_entry_that_is_not_aligned_fails_reads_and_no_more),
+        RUN(an_entry_without_the_copied_flag_is_written_elsewhere),
+        RUN(a_table_without_the_copied_flag_is_copied),
+        RUN(refcounts_of_zero_on_tables_in_use_do_not_hand_them_out),
+        cmocka_unit_test(a_cut_at_every_write_leaves_leaks_at_worst),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
