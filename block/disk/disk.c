@@ -116,10 +116,10 @@ int ash_co_disk_close(struct ash_disk *disk, struct ash_error *error)
 {
     ash_loop_assert_owner(disk->loop);
     ash_assert(disk->queues == 0);
-    ash_assert(disk->in_flight == 0);
     ash_assert(disk->pauses == 0);
+    int ret = ash_disk_pause(disk, UINT64_MAX); /* a resize may be under way */
+    ash_assert(ret == 0);
     char *filename = g_strdup(disk->root->child->filename);
-    int ret = 0;
     if (ash_node_writable(disk->root->child)) {
         ret = ash_edge_flush(disk->root);
     }

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 #include "block/map/budget.h"
+#include "util/co/co.h"
 #include "util/list.h"
 #include "util/loop/loop.h"
 
@@ -13,6 +14,7 @@ struct ash_block {
     struct ash_list nodes; /* of struct ash_node, in order of opening */
     uint64_t next_id;      /* for generated node names */
     struct ash_budget budget;
+    struct ash_co_mutex plans; /* one plan at a time, from solving to commit */
 };
 
 /* Made by the first call on the loop. */

@@ -5,7 +5,9 @@
  *  1. A node lives while it has references; each edge to it is one.
  *  2. Closing goes down a chain in a loop: a closed node's children join a list of nodes that lost
  * a reference, so the stack does not depend on the depth.
- *  3. A node is closed before its children: what it writes on closing still finds them. */
+ *  3. A node is closed before its children: what it writes on closing still finds them.
+ *  4. Nobody finds a node by its name before it is open or once it closes; the name is taken all
+ *     the same. */
 #include "block/graph/node.h"
 #include <errno.h>
 #include <glib.h>
@@ -22,6 +24,7 @@ static void block_free(struct ash_loop *loop)
 {
     struct ash_block *block = loop->block;
     ash_assert(ash_list_empty(&block->nodes));
+    ash_co_mutex_destroy(&block->plans);
     g_free(block);
     loop->block = NULL;
 }
@@ -32,6 +35,7 @@ struct ash_block *ash_block_of(struct ash_loop *loop)
         struct ash_block *block = g_new0(struct ash_block, 1);
         block->loop = loop;
         ash_list_init(&block->nodes);
+        ash_co_mutex_init(&block->plans);
         ash_budget_init(&block->budget, loop->metadata_bytes_max);
         loop->block = block;
         loop->block_free = block_free;
@@ -43,11 +47,22 @@ struct ash_node *ash_node_find(struct ash_loop *loop, const char *name)
 {
     ash_list_for_each(node, &ash_block_of(loop)->nodes, struct ash_node, nodes_link)
     {
-        if (strcmp(node->name, name) == 0) {
+        if (node->open && strcmp(node->name, name) == 0) {
             return node;
         }
     }
     return NULL;
+}
+
+bool ash_node_name_taken(struct ash_loop *loop, const char *name)
+{
+    ash_list_for_each(node, &ash_block_of(loop)->nodes, struct ash_node, nodes_link)
+    {
+        if (strcmp(node->name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 const char *ash_node_label(const struct ash_node *node, char buffer[static 300])
@@ -128,6 +143,7 @@ ASH_CO_FN static void child_release(struct ash_edge *edge, GPtrArray *lost)
 ASH_CO_FN static int node_close(struct ash_node *node, bool opened, GPtrArray *lost)
 {
     int ret = 0;
+    node->open = false;
     if (opened && node->driver->close != NULL) {
         ret = node->driver->close(node);
     }

@@ -89,6 +89,7 @@ struct ash_node {
     json_t *options; /* as opened: for "json:" file names; never NULL */
     uint32_t flags;  /* ASH_NODE_* */
     uint32_t refs;   /* edges to it, and holders of a pointer */
+    bool open;       /* the driver is open: by its name the node can be found */
     uint64_t size_bytes;
     struct ash_limits limits;
     struct ash_list parents;  /* of edges, by child_link */
@@ -110,8 +111,11 @@ void ash_node_ref(struct ash_node *node);
  * recursion. Returns the first error of closing, or 0 while references remain. */
 ASH_CO_FN int ash_node_unref(struct ash_node *node);
 
-/* By node name; NULL. */
+/* By node name, among those that are open; NULL. */
 struct ash_node *ash_node_find(struct ash_loop *loop, const char *name);
+
+/* Whether a node has the name, one that opens or closes at the moment included. */
+bool ash_node_name_taken(struct ash_loop *loop, const char *name);
 
 /* Whether what the node does not hold comes from a backing node. */
 static inline bool ash_node_is_mapped(const struct ash_node *node)

@@ -143,6 +143,16 @@ static void settle(struct ash_node *node)
     if (node->driver->map != NULL) {
         node->map = ash_map_new(node);
     }
+    node->open = true;
+}
+
+static int check_name(struct ash_loop *loop, const struct ash_node_options *options,
+                      struct ash_error *error)
+{
+    if (options->name != NULL && ash_node_name_taken(loop, options->name)) {
+        return ash_error_set(error, -EEXIST, "Duplicate nodes with node-name='%s'", options->name);
+    }
+    return 0;
 }
 
 /* Makes and opens the node. The reference to `file` passes to the node's edge, or is dropped. */
@@ -151,13 +161,20 @@ ASH_CO_FN static int open_node(struct ash_loop *loop, const struct ash_driver *d
                                struct ash_node *file, struct ash_node **result,
                                struct ash_error *error)
 {
+    int ret = check_name(loop, options, error); /* again: "file" took time to open */
+    if (ret < 0) {
+        if (file != NULL) {
+            ash_node_unref(file);
+        }
+        return ret;
+    }
     struct ash_node *node = ash_node_new(loop, driver, options->name, options->flags);
     json_t *own = json_copy(rest);
     json_object_del(own, "file");
     if (driver->backing) {
         json_object_del(own, "backing");
     }
-    int ret = take_driver_options(node, own, error);
+    ret = take_driver_options(node, own, error);
     json_decref(own);
     if (ret == 0 && file != NULL) {
         ret = attach_file(node, file, error);
@@ -186,8 +203,9 @@ ASH_CO_FN static int open_driver(struct ash_loop *loop, struct ash_node_options 
     if (ret < 0) {
         return ret;
     }
-    if (options->name != NULL && ash_node_find(loop, options->name) != NULL) {
-        return ash_error_set(error, -EEXIST, "Duplicate nodes with node-name='%s'", options->name);
+    ret = check_name(loop, options, error);
+    if (ret < 0) {
+        return ret;
     }
     struct ash_node *file = NULL;
     if (driver == NULL || driver->kind != ASH_DRIVER_PROTOCOL) {
@@ -290,17 +308,33 @@ static int backing_of(struct ash_node *node, json_t **description, struct ash_no
     return 1;
 }
 
+static int refuse_repeated(const char *filename, struct ash_error *error)
+{
+    return ash_error_set(error, -ELOOP, "Backing file '%s' creates an infinite loop.", filename);
+}
+
 /* Whether the file was met before in this chain. */
 static int check_repeated(GHashTable *seen, const struct ash_node *node, struct ash_error *error)
 {
-    if (node->filename[0] == '\0') {
+    if (node->filename[0] == '\0' ||
+        g_hash_table_add(seen, g_canonicalize_filename(node->filename, NULL))) {
         return 0;
     }
-    if (!g_hash_table_add(seen, g_canonicalize_filename(node->filename, NULL))) {
-        return ash_error_set(error, -ELOOP, "Backing file '%s' creates an infinite loop.",
-                             node->filename);
+    return refuse_repeated(node->filename, error);
+}
+
+/* The same before the file is opened, where its lock would be the first to fail. */
+static int check_description(GHashTable *seen, const json_t *description, struct ash_error *error)
+{
+    const json_t *file = json_object_get(description, "file");
+    const char *filename = json_string_value(json_object_get(file, "filename"));
+    if (filename == NULL) {
+        return 0;
     }
-    return 0;
+    char *path = g_canonicalize_filename(filename, NULL);
+    bool repeated = g_hash_table_contains(seen, path);
+    g_free(path);
+    return repeated ? refuse_repeated(filename, error) : 0;
 }
 
 ASH_CO_FN static int attach_backing(struct ash_node *node, struct ash_node *backing,
@@ -328,8 +362,11 @@ ASH_CO_FN static int open_below(struct ash_node *node, struct ash_node **next, G
         return ret;
     }
     if (backing == NULL) {
-        ret = open_layer(node->loop, description, flags_of_child(node->flags, ASH_ROLE_BACKING), 0,
-                         &backing, error);
+        ret = check_description(seen, description, error);
+        if (ret == 0) {
+            ret = open_layer(node->loop, description, flags_of_child(node->flags, ASH_ROLE_BACKING),
+                             0, &backing, error);
+        }
         json_decref(description);
         if (ret < 0) {
             ash_error_prefix(error, "Could not open backing file: ");

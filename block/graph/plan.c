@@ -7,12 +7,15 @@
  *  2. Prepare takes locks for the union of old and new rights; commit, or the way back, lets go
  * what is not needed. So at no time less is locked than the graph needs.
  *  3. Commit cannot fail.
- *  4. Solving is a worklist: a node is looked at again when the rights of an edge to it changed. It
+ *  4. From solving to commit no other plan of the loop runs: what was solved holds when it is
+ * carried out. Nodes that lost their last edge are closed after that, as closing runs plans.
+ *  5. Solving is a worklist: a node is looked at again when the rights of an edge to it changed. It
  *     ends because the graph has no cycles, which is checked first. */
 #include "block/graph/plan.h"
 #include <errno.h>
 #include <glib.h>
 #include "block/driver.h"
+#include "block/graph/block.h"
 #include "block/graph/edge.h"
 #include "block/map/map.h"
 #include "util/assert.h"
@@ -494,7 +497,7 @@ static void commit_edge(struct edit *edit, GPtrArray *lost)
     }
 }
 
-ASH_CO_FN static void commit(struct ash_plan *plan)
+ASH_CO_FN static void commit(struct ash_plan *plan, GPtrArray *lost)
 {
     for (guint i = 0; i < plan->changed->len; i++) {
         struct ash_edge *edge = plan->changed->pdata[i];
@@ -502,7 +505,6 @@ ASH_CO_FN static void commit(struct ash_plan *plan)
         edge->needs = rights.needs;
         edge->allows = rights.allows;
     }
-    GPtrArray *lost = g_ptr_array_new();
     for (guint i = 0; i < plan->edits->len; i++) {
         struct edit *edit = edit_at(plan, i);
         if (edit->kind == EDIT_REOPEN) {
@@ -515,14 +517,13 @@ ASH_CO_FN static void commit(struct ash_plan *plan)
         }
     }
     settle_locks(plan);
-    for (guint i = 0; i < lost->len; i++) {
-        ash_node_unref(lost->pdata[i]);
-    }
-    g_ptr_array_free(lost, TRUE);
 }
 
 int ash_plan_run(struct ash_plan *plan, struct ash_error *error)
 {
+    struct ash_co_mutex *plans = &ash_block_of(plan->loop)->plans;
+    GPtrArray *lost = g_ptr_array_new();
+    ash_co_mutex_lock(plans);
     int ret = check_shape(plan, error);
     if (ret == 0) {
         ret = solve(plan, error);
@@ -531,7 +532,12 @@ int ash_plan_run(struct ash_plan *plan, struct ash_error *error)
         ret = prepare(plan, error);
     }
     if (ret == 0) {
-        commit(plan);
+        commit(plan, lost);
     }
+    ash_co_mutex_unlock(plans);
+    for (guint i = 0; i < lost->len; i++) {
+        ash_node_unref(lost->pdata[i]);
+    }
+    g_ptr_array_free(lost, TRUE);
     return ret;
 }

@@ -169,6 +169,47 @@ ASH_CO_FN static int mem_resize(struct ash_node *node, uint64_t bytes, enum ash_
     return 0;
 }
 
+ASH_CO_FN static int mem_lock(struct ash_node *node, uint32_t needs, uint32_t allows,
+                              struct ash_error *error)
+{
+    struct mem_protocol *state = node->state;
+    if (state->lock_count < MEM_LOCKS_MAX) {
+        state->locks[state->lock_count].needs = needs;
+        state->locks[state->lock_count].allows = allows;
+        state->lock_count++;
+    }
+    delay(state);
+    if (state->fail_lock) {
+        state->fail_lock = false;
+        return ash_error_set(error, -EAGAIN, "'%s' is locked by a test", node->filename);
+    }
+    return 0;
+}
+
+ASH_CO_FN static int mem_reopen_prepare(struct ash_node *node, uint32_t flags,
+                                        struct ash_error *error)
+{
+    struct mem_protocol *state = node->state;
+    (void)flags;
+    delay(state);
+    if (state->fail_reopen) {
+        return ash_error_set(error, -EROFS, "'%s' is not reopened by a test", node->filename);
+    }
+    state->prepared++;
+    return 0;
+}
+
+ASH_CO_FN static void mem_reopen_commit(struct ash_node *node, uint32_t flags)
+{
+    (void)flags;
+    mem_protocol_of(node)->committed++;
+}
+
+ASH_CO_FN static void mem_reopen_abort(struct ash_node *node)
+{
+    mem_protocol_of(node)->aborted++;
+}
+
 const struct ash_driver ash_driver_test_mem = {
     .name = "test-mem",
     .kind = ASH_DRIVER_PROTOCOL,
@@ -178,6 +219,10 @@ const struct ash_driver ash_driver_test_mem = {
     .close = mem_close,
     .resize = mem_resize,
     .limits = mem_limits,
+    .lock = mem_lock,
+    .reopen_prepare = mem_reopen_prepare,
+    .reopen_commit = mem_reopen_commit,
+    .reopen_abort = mem_reopen_abort,
     .io =
         {
             [ASH_READ] = mem_io,

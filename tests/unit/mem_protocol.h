@@ -8,6 +8,8 @@
 #include "block/driver.h"
 #include "util/prng.h"
 
+#define MEM_LOCKS_MAX 64
+
 struct mem_protocol {
     /* Options. */
     uint64_t size_bytes;
@@ -31,6 +33,19 @@ struct mem_protocol {
     unsigned running;
     unsigned running_max;
     unsigned discard_bytes;
+
+    /* Locks and reopening. */
+    struct {
+        uint32_t needs;
+        uint32_t allows;
+    } locks[MEM_LOCKS_MAX]; /* as called */
+    unsigned lock_count;
+    unsigned prepared;
+    unsigned committed;
+    unsigned aborted;
+    bool fail_lock; /* the next one */
+    bool fail_reopen;
+
     int fail; /* returned by what is asked next, once; 0: nothing */
 };
 
