@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Images to run the tools on, made by qemu-img and qemu-io, the same for every run."""
+
+import os
+import shutil
+import struct
+import subprocess
+
+SKIP = 77
+
+
+def missing_tools():
+    return [name for name in ('qemu-img', 'qemu-io') if shutil.which(name) is None]
+
+
+def sh(*args, cwd=None):
+    subprocess.run(args, cwd=cwd, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+
+
+def img(where, *args):
+    sh('qemu-img', *args, cwd=where)
+
+
+def qcow2(where, name, *args):
+    img(where, 'create', '-q', '-f', 'qcow2', *args[:-1], name, args[-1])
+
+
+def io(where, name, *commands, fmt='qcow2'):
+    args = []
+    for command in commands:
+        args += ['-c', command]
+    sh('qemu-io', '-f', fmt, *args, name, cwd=where)
+
+
+def overlay(where, name, backing, *commands, fmt='qcow2', size=None):
+    args = ['create', '-q', '-f', 'qcow2', '-b', backing, '-F', fmt, name]
+    img(where, *args, *([size] if size else []))
+    if commands:
+        io(where, name, *commands)
+
+
+def file_of(where, name, size, *pieces):
+    """A sparse file with pieces of (offset, bytes)."""
+    with open(os.path.join(where, name), 'wb') as file:
+        file.truncate(size)
+        for offset, data in pieces:
+            file.seek(offset)
+            file.write(data)
+
+
+def poke(where, name, offset, data):
+    with open(os.path.join(where, name), 'r+b') as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def refcounts(where, name):
+    """The offset of the first refcount block."""
+    with open(os.path.join(where, name), 'rb') as file:
+        file.seek(48)
+        file.seek(struct.unpack('>Q', file.read(8))[0])
+        return struct.unpack('>Q', file.read(8))[0]
+
+
+def damaged(where):
+    """Leaks and wrong refcounts, put into copies of base.qcow2."""
+    for name in ('leak.qcow2', 'corrupt.qcow2'):
+        shutil.copy(os.path.join(where, 'base.qcow2'), os.path.join(where, name))
+    clusters = os.path.getsize(os.path.join(where, 'leak.qcow2')) // 65536
+    with open(os.path.join(where, 'leak.qcow2'), 'ab') as file:
+        file.write(b'x' * 131072)
+    poke(where, 'leak.qcow2', refcounts(where, 'leak.qcow2') + 2 * clusters, struct.pack('>HH', 1, 1))
+    poke(where, 'corrupt.qcow2', refcounts(where, 'corrupt.qcow2') + 2 * 5, struct.pack('>HH', 0, 3))
+
+
+def make(where):
+    os.makedirs(os.path.join(where, 'sub'))
+    qcow2(where, 'base.qcow2', '64M')
+    io(where, 'base.qcow2', 'write -P 1 0 1M', 'write -P 2 10M 64k')
+    overlay(where, 'mid.qcow2', 'base.qcow2', 'write -P 3 64k 128k', 'write -z 20M 1M')
+    overlay(where, 'top.qcow2', 'mid.qcow2', 'write -P 4 512k 128k', 'write -z -u 10M 64k')
+    img(where, 'convert', '-c', '-O', 'qcow2', 'base.qcow2', 'comp.qcow2')
+    img(where, 'convert', '-c', '-O', 'qcow2', '-o', 'compression_type=zstd', 'base.qcow2', 'zstd.qcow2')
+    qcow2(where, 'old.qcow2', '-o', 'compat=0.10', '8M')
+    qcow2(where, 'empty.qcow2', '1M')
+    qcow2(where, 'small.qcow2', '-o', 'cluster_size=512,refcount_bits=1', '1M')
+    io(where, 'small.qcow2', 'write -P 5 100k 300k')
+    qcow2(where, 'short.qcow2', '1M')
+    io(where, 'short.qcow2', 'write -P 6 0 1M')
+    overlay(where, 'longer.qcow2', 'short.qcow2', 'write -P 7 2M 64k', size='4M')
+    img(where, 'create', '-q', '-f', 'qcow2', '-u', '-b', '/nope/x', '-F', 'qcow2', 'orphan.qcow2', '8M')
+    img(where, 'create', '-q', '-f', 'qcow2', '-u', '-b', 'nbd://host/x', '-F', 'raw', 'url.qcow2', '8M')
+    file_of(where, 'data.raw', 4 << 20, (1 << 20, b'\1' * 65536), (3 << 20, bytes(range(256)) * 256))
+    file_of(where, 'zero.raw', 1 << 20)
+    file_of(where, 'other.raw', 1 << 20, (512345, b'abc'))
+    file_of(where, 'long.raw', 3 << 20, (2500000, b'abc'))
+    file_of(where, 'odd.raw', 1000, (0, b'odd' * 333))
+    file_of(where, 'nothing.raw', 0)
+    with open(os.path.join(where, 'full.raw'), 'wb') as file:
+        file.write(bytes(1 << 20))
+    overlay(where, 'onraw.qcow2', 'data.raw', 'write -P 8 64k 64k', fmt='raw', size='8M')
+    for name in ('base.qcow2', 'mid.qcow2'):
+        shutil.copy(os.path.join(where, name), os.path.join(where, 'sub', name))
+    overlay(where, 'sub/top.qcow2', 'mid.qcow2', 'write -P 9 1M 64k')
+    damaged(where)

@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What ashlar-img promises on its own: where it means to differ from qemu-img, and how it ends badly."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import fixture
+
+PROGRAM = None
+COMMANDS = ['bench', 'check', 'compare', 'convert', 'create', 'dd', 'info', 'map', 'measure', 'resize']
+
+
+class Tool(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.TemporaryDirectory(prefix='ashlar-cli-')
+        cls.pristine = os.path.join(cls.directory.name, 'pristine')
+        fixture.make(cls.pristine)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.directory.cleanup()
+
+    def setUp(self):
+        self.where = tempfile.mkdtemp(dir=self.directory.name)
+        fixture.sh('cp', '-a', '--sparse=always', self.pristine + '/.', self.where)
+
+    def path(self, name):
+        return os.path.join(self.where, name)
+
+    def run_tool(self, *args, program=None, **kwargs):
+        return subprocess.run([program or PROGRAM, *args], cwd=self.where, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60,
+                              **kwargs)
+
+    def fails(self, *args, saying=(), status=1, **kwargs):
+        result = self.run_tool(*args, **kwargs)
+        self.assertEqual(result.returncode, status, result.stderr)
+        for word in saying:
+            self.assertIn(word, result.stderr)
+        return result
+
+    def alike(self, a, b):
+        result = subprocess.run(['qemu-img', 'compare', a, b], cwd=self.where, text=True,
+                                stdout=subprocess.PIPE)
+        self.assertEqual(result.returncode, 0, result.stdout)
+
+
+class Speaking(Tool):
+    def test_help_of_the_program_and_of_each_command(self):
+        result = self.run_tool('--help')
+        self.assertEqual((result.returncode, result.stderr), (0, ''))
+        for command in COMMANDS:
+            self.assertIn(f'\n  {command} ', result.stdout)
+            own = self.run_tool(command, '--help')
+            self.assertEqual((own.returncode, own.stderr), (0, ''))
+            self.assertIn(f'usage: ashlar-img {command} ', own.stdout)
+
+    def test_version(self):
+        result = self.run_tool('--version')
+        self.assertEqual(result.returncode, 0)
+        self.assertRegex(result.stdout, r'^ashlar-img version \d+\.\d+')
+
+    def test_errors_begin_with_the_name_it_was_called_by(self):
+        os.symlink(PROGRAM, self.path('other-name'))
+        result = self.fails('info', 'nope', program=self.path('other-name'))
+        self.assertTrue(result.stderr.startswith('other-name: '), result.stderr)
+        self.assertIn("'nope'", result.stderr)
+        self.assertIn('No such file or directory', result.stderr)
+
+    def test_output_that_cannot_be_written_is_an_error(self):
+        with open('/dev/full', 'w') as full:
+            result = subprocess.run([PROGRAM, 'info', 'data.raw'], cwd=self.where, stdout=full,
+                                    stderr=subprocess.PIPE, text=True)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn('cannot be written', result.stderr)
+
+    def test_commands_that_do_not_exist_yet_are_unknown(self):
+        for command in ('snapshot', 'amend', 'rebase', 'commit', 'bitmap'):
+            self.fails(command, 'base.qcow2', saying=['Command not found: ' + command])
+
+    def test_options_of_later_work_are_refused_by_name(self):
+        refused = [('convert', '-l', 'snapshot'), ('convert', '--bitmaps'),
+                   ('convert', '--skip-broken-bitmaps'), ('measure', '-l', 'snapshot')]
+        refused += [(command, '--object', 'secret,id=x') for command in ('info', 'create', 'check', 'map')]
+        for command, option, *value in refused:
+            result = self.fails(command, option, *value, 'data.raw', 'x.raw')
+            self.assertIn(option + ': ', result.stderr)
+            self.assertFalse(os.path.exists(self.path('x.raw')))
+        self.fails('-T', 'enable=x', 'info', 'data.raw', saying=['-T: '])
+        for option in ('encryption=on', 'encrypt.format=luks', 'data_file=d', 'extended_l2=on'):
+            name = option.split('=')[0].split('.')[0]
+            self.fails('create', '-f', 'qcow2', '-o', option, 'x.qcow2', '1M', saying=[name])
+
+
+class Bench(Tool):
+    def test_depth_zero_is_refused(self):
+        self.fails('bench', '-d', '0', 'data.raw', saying=['queue depth'])
+
+    def test_an_empty_image_is_an_error_not_a_crash(self):
+        self.fails('bench', '-c', '3', 'nothing.raw', saying=['nothing.raw'])
+
+
+class Untrusted(Tool):
+    """Images whose header names what must not be opened."""
+
+    def unsafe_overlay(self, backing):
+        fixture.img(self.where, 'create', '-q', '-f', 'qcow2', '-u', '-b', backing, '-F', 'raw', 'x.qcow2',
+                    '1M')
+
+    def test_info_does_not_open_the_backing_file(self):
+        os.mkfifo(self.path('fifo'))
+        self.unsafe_overlay('fifo')
+        result = self.run_tool('info', 'x.qcow2')
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn('backing file: fifo', result.stdout)
+
+    def test_info_writes_nothing(self):
+        os.chmod(self.path('base.qcow2'), 0o444)
+        before = os.stat(self.path('base.qcow2'))
+        self.assertEqual(self.run_tool('info', 'base.qcow2').returncode, 0)
+        after = os.stat(self.path('base.qcow2'))
+        self.assertEqual(before.st_mtime_ns, after.st_mtime_ns)
+
+    def test_a_backing_name_is_a_path_and_no_description(self):
+        for name in ('json:{"driver":"null-co"}', 'nbd://localhost/x'):
+            self.unsafe_overlay(name)
+            self.assertEqual(self.run_tool('info', 'x.qcow2').returncode, 0)
+            self.fails('info', '--backing-chain', 'x.qcow2', saying=['not a path'])
+            self.fails('map', 'x.qcow2', saying=[name])
+            self.fails('convert', 'x.qcow2', 'y.raw', saying=[name])
+
+    def test_cut_images_give_errors(self):
+        size = os.path.getsize(self.path('base.qcow2'))
+        for length in [0, 3, 4, 71, 72, 103, 104, 512, 65536, 65537, 131072, 200000, 262144, size - 65536]:
+            fixture.sh('cp', 'base.qcow2', 'cut.qcow2', cwd=self.where)
+            os.truncate(self.path('cut.qcow2'), length)
+            for command in (['info'], ['check'], ['map'], ['check', '-r', 'all'], ['compare', 'base.qcow2']):
+                result = self.run_tool(*command, '-f', 'qcow2', 'cut.qcow2')
+                self.assertIn(result.returncode, range(0, 5), f'{command} of {length} bytes: {result.stderr}')
+            result = self.run_tool('convert', '-f', 'qcow2', '-O', 'raw', 'cut.qcow2', 'cut.raw')
+            self.assertIn(result.returncode, (0, 1), result.stderr)
+
+
+class Converting(Tool):
+    def start(self, *args):
+        return subprocess.Popen([PROGRAM, *args], cwd=self.where, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_a_signal_ends_it_and_removes_the_target(self):
+        fixture.file_of(self.where, 'big.raw', 64 << 20, *((i << 20, b'x' * 4096) for i in range(64)))
+        for fmt in ('raw', 'qcow2'):
+            process = self.start('convert', '-m', '2', '-r', '1M', '-O', fmt, 'big.raw', 'x.img')
+            for _ in range(100):
+                if os.path.exists(self.path('x.img')):
+                    break
+                time.sleep(0.05)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+            self.assertEqual(process.returncode, -signal.SIGINT, errors)
+            self.assertFalse(os.path.exists(self.path('x.img')))
+
+    def test_a_failure_names_the_target_and_removes_it(self):
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))
+        fixture.file_of(self.where, 'big.raw', 8 << 20, *((i << 20, b'x' * 1048576) for i in range(8)))
+        for fmt in ('raw', 'qcow2'):
+            self.fails('convert', '-O', fmt, 'big.raw', 'x.img', saying=['x.img', 'File too large'],
+                       preexec_fn=limit)
+            self.assertFalse(os.path.exists(self.path('x.img')))
+
+    def test_a_target_that_was_there_before_is_kept_with_n(self):
+        self.fails('convert', '-n', 'data.raw', 'zero.raw', saying=['zero.raw', 'smaller'])
+        self.assertEqual(os.path.getsize(self.path('zero.raw')), 1 << 20)
+
+    def convert_onto_base(self, source):
+        result = self.run_tool('convert', '-O', 'qcow2', '-B', 'base.qcow2', '-F', 'qcow2', source, 'x.qcow2')
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.alike(source, 'x.qcow2')
+
+    def test_the_backing_file_is_found_deeper_in_the_chain(self):
+        self.convert_onto_base('top.qcow2')
+
+    def test_zeroes_over_a_backing_file_are_written(self):
+        fixture.overlay(self.where, 'over.qcow2', 'base.qcow2', 'write -z 0 64k', 'write -P 0 128k 64k')
+        self.convert_onto_base('over.qcow2')
+
+    def test_unreadable_parts_become_zeroes_with_salvage(self):
+        with open(self.path('base.qcow2'), 'r+b') as file:
+            file.truncate(0x60000)  # data clusters from here on are gone
+        whole = self.run_tool('convert', '--salvage', '-q', '-O', 'raw', 'base.qcow2', 'x.raw')
+        self.assertEqual(whole.returncode, 0, whole.stderr)
+        with open(self.path('x.raw'), 'rb') as file:
+            self.assertEqual(file.read(65536), b'\1' * 65536)
+
+    def test_many_windows_end_up_in_place(self):
+        pieces = [(i * 300001, bytes([i % 251 + 1]) * (1 + i * 997 % 150000)) for i in range(100)]
+        fixture.file_of(self.where, 'big.raw', 32 << 20, *pieces)
+        for options in ([], ['-o', 'cluster_size=512'], ['-o', 'cluster_size=2M'], ['-c'], ['-S', '0']):
+            result = self.run_tool('convert', '-m', '16', '-O', 'qcow2', *options, 'big.raw', 'x.qcow2')
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.alike('big.raw', 'x.qcow2')
+            fixture.img(self.where, 'check', '-q', 'x.qcow2')
+
+
+class Comparing(Tool):
+    def test_the_first_of_several_differences_is_told(self):
+        fixture.file_of(self.where, 'a.raw', 64 << 20)
+        spots = (50 << 20, (20 << 20) + 7 * 512, 60 << 20)
+        fixture.file_of(self.where, 'b.raw', 64 << 20, *((spot, b'x') for spot in spots))
+        for names in (('a.raw', 'b.raw'), ('b.raw', 'a.raw')):
+            result = self.run_tool('compare', *names)
+            self.assertEqual(result.returncode, 1)
+            self.assertEqual(result.stdout, f'Content mismatch at offset {spots[1]}!\n')
+
+
+if __name__ == '__main__':
+    if fixture.missing_tools():
+        print('missing: ' + ' '.join(fixture.missing_tools()))
+        sys.exit(fixture.SKIP)
+    PROGRAM = os.path.abspath(sys.argv.pop(1))
+    unittest.main()
