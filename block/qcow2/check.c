@@ -42,6 +42,9 @@ static void compare_cluster(struct qcow2_checking *checking, struct qcow2_findin
                             uint64_t cluster, uint64_t stored)
 {
     uint64_t counted = ash_qcow2_refs_get(&checking->refs, cluster);
+    if (stored != 0 && cluster >= checking->end_cluster) {
+        checking->end_cluster = cluster + 1;
+    }
     if (stored == counted) {
         return;
     }
@@ -215,7 +218,8 @@ ASH_CO_FN static int check_once(struct ash_node *node, struct ash_check *check,
     if (ret == 0) {
         ret = compare_refcounts(&checking, findings);
     }
-    check->image_end_offset = ash_qcow2_refs_end(&checking.refs) << qcow2_state(node)->cluster_bits;
+    uint64_t end = ASH_MAX(ash_qcow2_refs_end(&checking.refs), checking.end_cluster);
+    check->image_end_offset = end << qcow2_state(node)->cluster_bits;
     findings->rebuild = checking.reftable_bad || findings->missing;
     bool errors = (check->fix & ASH_CHECK_FIX_ERRORS) != 0;
     bool examined = check->check_errors == 0;

@@ -121,6 +121,7 @@ ASH_CO_FN static int count_l2(struct qcow2_checking *checking, uint64_t l1_index
         checking->check->check_errors++;
         return 0;
     }
+    checking->last_data_cluster = 0; /* between what two tables map there may well be a table */
     for (uint64_t i = 0; i < entries; i++) {
         uint64_t entry = be64toh(table[i]);
         if (entry == 0) {
