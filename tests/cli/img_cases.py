@@ -219,11 +219,12 @@ loose|check orphan.qcow2
 check leak.qcow2
 check -q leak.qcow2
 check --output=json leak.qcow2
-made:leak.qcow2|check -r leaks leak.qcow2
-made:leak.qcow2|check -r leaks --output=json leak.qcow2
-made:leak.qcow2|check -q -r all leak.qcow2
-loose|check --output=json corrupt.qcow2
-loose|check corrupt.qcow2
+findings|made:leak.qcow2|check -r leaks leak.qcow2
+findings|made:leak.qcow2|check -r leaks --output=json leak.qcow2
+findings|made:leak.qcow2|check -q -r all leak.qcow2
+status|check --output=json corrupt.qcow2
+status|check corrupt.qcow2
+status|check -r all corrupt.qcow2
 ''')
 
 COMPARE = lines(r'''
@@ -245,13 +246,14 @@ compare other.raw empty.qcow2
 compare zero.raw full.raw
 compare -s zero.raw full.raw
 compare -s zero.raw empty.qcow2
+compare -s zero.raw sub/base.qcow2
 compare zero.raw empty.qcow2
 compare -s empty.qcow2 empty.qcow2
 compare nothing.raw zero.raw
 compare odd.raw odd.raw
 compare -p zero.raw empty.qcow2
-compare -f qcow2 zero.raw zero.raw
-compare -F qcow2 zero.raw zero.raw
+loose|compare -f qcow2 zero.raw zero.raw
+loose|compare -F qcow2 zero.raw zero.raw
 compare nope zero.raw
 compare zero.raw nope
 compare -T foo zero.raw zero.raw

@@ -96,7 +96,7 @@ class Speaking(Tool):
             self.assertFalse(os.path.exists(self.path('x.raw')))
         self.fails('-T', 'enable=x', 'info', 'data.raw', saying=['-T: '])
         for option in ('encryption=on', 'encrypt.format=luks', 'data_file=d', 'extended_l2=on'):
-            name = option.split('=')[0].split('.')[0]
+            name = option.split('=')[0].split('.')[0].replace('data_file', 'data file')
             self.fails('create', '-f', 'qcow2', '-o', option, 'x.qcow2', '1M', saying=[name])
 
 

@@ -113,7 +113,8 @@ ASH_CO_FN static void compare_range(struct compare *compare, uint64_t offset, ui
 {
     bool zero[2] = {ash_tool_status_is_zero(&status[0]), ash_tool_status_is_zero(&status[1])};
     uint8_t *second = buffer + WINDOW_BYTES;
-    const uint32_t kinds = ASH_STATUS_DATA | ASH_STATUS_ZERO | ASH_STATUS_ALLOCATED;
+    const uint32_t kinds = ASH_STATUS_DATA | ASH_STATUS_ZERO | ASH_STATUS_ALLOCATED |
+                           ASH_STATUS_OFFSET | ASH_STATUS_COMPRESSED;
     if (compare->strict && (status[0].flags & kinds) != (status[1].flags & kinds)) {
         set_mark(compare, offset, EXIT_DIFFERENT, 0, 0);
         compare->mark_is_allocation |= compare->mark == offset;

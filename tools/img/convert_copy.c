@@ -44,6 +44,7 @@ struct copy {
     GPtrArray *buffers; /* idle, window_bytes each */
     uint64_t begin_ns;
     uint64_t done_bytes;
+    bool moved; /* something was handed out */
     bool failed;
 };
 
@@ -375,6 +376,7 @@ ASH_CO_FN static int walk(struct copy *copy)
             continue;
         }
         throttle(copy, moved_bytes);
+        copy->moved = true;
         moved_bytes += window_end - at;
         start_window(copy, at, window_end - at, known_end >= window_end ? kind : KIND_UNKNOWN);
         at = window_end;
@@ -408,7 +410,7 @@ int ash_convert_copy(struct convert *convert)
     if (ret == 0 && ash_tool_interrupted()) {
         ret = -EINTR;
     }
-    if (ret == 0) {
+    if (ret == 0 && copy.moved) {
         ash_progress_set(&convert->progress, 100);
     }
     for (guint i = 0; i < copy.buffers->len; i++) {

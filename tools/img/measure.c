@@ -20,10 +20,18 @@ struct measure {
     uint64_t bytes;
 };
 
-/* Whether images of that kind hold dirty bitmaps: then the output has a line for them. */
-static bool holds_bitmaps(struct ash_node *node, const struct ash_driver *format)
+/* Whether source and target can hold dirty bitmaps: then the output has a line for them. */
+ASH_CO_FN static bool holds_bitmaps(struct ash_node *node, const struct ash_driver *format)
 {
-    return strcmp(format->name, "qcow2") == 0 && node != NULL && node->driver == format;
+    if (node == NULL || node->driver != format || strcmp(format->name, "qcow2") != 0) {
+        return false;
+    }
+    json_t *info = ash_image_info(node);
+    json_t *data = json_object_get(json_object_get(info, "format-specific"), "data");
+    const char *compat = json_string_value(json_object_get(data, "compat"));
+    bool holds = compat != NULL && strcmp(compat, "0.10") != 0;
+    json_decref(info);
+    return holds;
 }
 
 static void print_measure(const struct measure *measure, const struct ash_measure *result,
