@@ -298,9 +298,11 @@ static int backing_of(struct ash_node *node, json_t **description, struct ash_no
     if (node->backing_file == NULL) {
         return 0;
     }
+    struct ash_error own = ASH_ERROR_INIT;
+    error = error != NULL ? error : &own;
     *description = ash_describe_backing(node, error);
     if (*description == NULL) {
-        return -EINVAL;
+        return error->code;
     }
     if (backing != NULL) { /* {"driver": ...} alone says what the header's file is */
         json_object_set(*description, "driver", json_object_get(backing, "driver"));
