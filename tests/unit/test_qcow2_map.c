@@ -481,6 +481,8 @@ QCOW2_TEST(refcounts_of_zero_on_tables_in_use_do_not_hand_them_out)
 /* --- a cut at every write --- */
 
 static const char *crash_options;
+static uint64_t crash_bytes;
+static uint64_t crash_pieces; /* of 768 KiB that a flush has covered */
 
 static int crash_body(void *opaque)
 {
@@ -503,15 +505,56 @@ static int crash_body(void *opaque)
     return ret < 0 ? ret : close_ret;
 }
 
+/* The refcount table moves, then the L1 table. */
+static int crash_grow_body(void *opaque)
+{
+    ash_co_assert_inside();
+    (void)opaque;
+    int ret = rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error);
+    if (ret < 0) {
+        return ret;
+    }
+    for (uint64_t i = 0; ret == 0 && i < 3; i++) {
+        ret = write_bytes(i * 768 * KIB, 768 * KIB, i + 1);
+        if (ret == 0) {
+            ret = ash_disk_flush(disk);
+        }
+        if (ret == 0) {
+            crash_pieces = i + 1;
+        }
+    }
+    if (ret == 0) {
+        ret = ash_co_disk_resize(disk, 8 * MIB, 0, ASH_PREALLOC_OFF, &error);
+    }
+    if (ret == 0) {
+        ret = write_bytes(7 * MIB, 4 * KIB, 9);
+    }
+    int close_ret = ash_co_disk_close(disk, &error);
+    return ret < 0 ? ret : close_ret;
+}
+
+static int crash_verify(void *opaque)
+{
+    ash_co_assert_inside();
+    (void)opaque;
+    assert_int_equal(rig_open(&rig, "image", 0, &disk, &error), 0);
+    for (uint64_t i = 0; i < crash_pieces; i++) {
+        expect_bytes(i * 768 * KIB, 768 * KIB, i + 1);
+    }
+    return ash_co_disk_close(disk, &error);
+}
+
 static int crash_create(void *opaque)
 {
     ash_co_assert_inside();
     (void)opaque;
-    return rig_create(&rig, "image", 256 * KIB, crash_options);
+    return rig_create(&rig, "image", crash_bytes, crash_options);
 }
 
-static void cut_everywhere(const char *options, uint64_t seeds)
+static void cut_everywhere(const char *options, uint64_t bytes, int (*body)(void *opaque),
+                           uint64_t seeds)
 {
+    crash_bytes = bytes;
     crash_options = options;
     bool ended = false;
     for (uint64_t nth = 1; !ended; nth++) {
@@ -522,9 +565,10 @@ static void cut_everywhere(const char *options, uint64_t seeds)
             config.latency_ns_max = 50000;
             rig_world(&rig, &config);
             rig_boot(&rig);
+            crash_pieces = 0;
             assert_int_equal(ash_loop_run_sync(rig.loop, crash_create, NULL), 0);
             ash_sim_power_cut_at(rig.world, nth, ASH_SIM_CUT_RANDOM);
-            ended = ash_loop_run_sync(rig.loop, crash_body, NULL) == 0;
+            ended = ash_loop_run_sync(rig.loop, body, NULL) == 0;
             rig_halt(&rig);
             ash_sim_power_restore(rig.world);
             audit_image(&rig, "image", true, &a);
@@ -532,6 +576,8 @@ static void cut_everywhere(const char *options, uint64_t seeds)
                 fail_msg("cut at %" PRIu64 ", seed %" PRIu64 " (%s): %s", nth, seed, options,
                          a.first);
             }
+            rig_boot(&rig);
+            assert_int_equal(ash_loop_run_sync(rig.loop, crash_verify, NULL), 0);
             rig_end(&rig);
         }
     }
@@ -542,9 +588,17 @@ static void a_cut_at_every_write_leaves_leaks_at_worst(void **state)
     (void)state;
     error = (struct ash_error)ASH_ERROR_INIT;
     config = (struct ash_sim_config){.sector_bytes = 512};
-    cut_everywhere("cluster_size=512,refcount_bits=64", 6);
-    cut_everywhere("cluster_size=4k", 4);
-    cut_everywhere("cluster_size=64k", 4);
+    cut_everywhere("cluster_size=512,refcount_bits=64", 256 * KIB, crash_body, 6);
+    cut_everywhere("cluster_size=4k", 256 * KIB, crash_body, 4);
+    cut_everywhere("cluster_size=64k", 256 * KIB, crash_body, 4);
+}
+
+static void a_cut_while_tables_move_leaves_leaks_at_worst(void **state)
+{
+    (void)state;
+    error = (struct ash_error)ASH_ERROR_INIT;
+    config = (struct ash_sim_config){.sector_bytes = 512};
+    cut_everywhere("cluster_size=512,refcount_bits=64", 3 * MIB, crash_grow_body, 2);
 }
 
 int main(void)
@@ -570,6 +624,7 @@ int main(void)
         RUN(a_table_without_the_copied_flag_is_copied),
         RUN(refcounts_of_zero_on_tables_in_use_do_not_hand_them_out),
         cmocka_unit_test(a_cut_at_every_write_leaves_leaks_at_worst),
+        cmocka_unit_test(a_cut_while_tables_move_leaves_leaks_at_worst),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
