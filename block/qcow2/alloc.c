@@ -20,6 +20,7 @@
 
 #define GROW_STEP_MIN (16 * MiB)
 #define WORD_BITS 64
+#define SCAN_TURNS 64 /* slices before others get a turn */
 
 /* --- the window ---------------------------------------------------------------------------------
  */
@@ -110,24 +111,33 @@ static bool is_pending(const struct qcow2_alloc *a, uint64_t cluster)
     return false;
 }
 
-/* Takes the refcounts of one slice into the window. */
-ASH_CO_FN static int scan_slice(struct ash_node *node)
+/* The end of what refcount blocks can count today: nothing behind it is free. */
+static uint64_t scan_end(const struct ash_qcow2_state *s)
+{
+    return ASH_MIN(s->alloc.end, s->reftable.count << s->refblock_bits);
+}
+
+/* Takes the refcounts of one slice into the window, or steps over a block that is not there: what
+ * no block counts is not free, for the end of allocation has passed it by for a reason. */
+ASH_CO_FN static int scan_slice(struct ash_node *node, uint64_t window_end)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     struct qcow2_alloc *a = &s->alloc;
     struct ash_table_slice *slice;
     uint64_t at = a->scanned;
+    if (!qcow2_refblock_exists(s, at)) {
+        a->scanned = ASH_MIN(((at >> s->refblock_bits) + 1) << s->refblock_bits, window_end);
+        return 0;
+    }
     int ret = ash_qcow2_refcount_slice(node, at, &slice);
-    if (ret < 0 || a->scanned != at) {
+    if (ret < 0 || !slice || a->scanned != at) {
         return ret;
     }
     uint64_t mask = (UINT64_C(1) << s->refslice_bits) - 1;
-    uint64_t to = ASH_MIN((at | mask) + 1, a->window + QCOW2_WINDOW_CLUSTERS);
-    to = ASH_MIN(to, a->end);
+    uint64_t to = ASH_MIN((at | mask) + 1, window_end);
     a->scanned = to;
     for (; at < to; at++) {
-        /* What no block counts is not free: the end of allocation has passed it by for a reason. */
-        if (slice && !ash_qcow2_refcount_read(slice->data, s->refcount_order, at & mask) &&
+        if (!ash_qcow2_refcount_read(slice->data, s->refcount_order, at & mask) &&
             !is_pending(a, at)) {
             bit_set(a, at);
         }
@@ -143,21 +153,23 @@ static void scan(struct ash_node *node)
     struct qcow2_alloc *a = &s->alloc;
     uint64_t seen = 0;
     uint64_t generation = a->freed_elsewhere;
-    while (!s->closing && !s->corrupt) {
-        uint64_t window_end = ASH_MIN(a->window + QCOW2_WINDOW_CLUSTERS, a->end);
-        if (a->scanned < window_end) {
+    for (uint32_t turns = 1; !s->closing && !s->corrupt; turns++) {
+        uint64_t window_end = ASH_MIN(a->window + QCOW2_WINDOW_CLUSTERS, scan_end(s));
+        if (turns % SCAN_TURNS == 0) {
+            ash_co_reschedule();
+        } else if (a->scanned < window_end) {
             uint64_t before = a->scanned;
-            if (scan_slice(node) < 0) {
+            if (scan_slice(node, window_end) < 0) {
                 break;
             }
             seen += a->scanned - before;
         } else if (a->free_count > 0) {
             break;
-        } else if (seen >= a->end) {
+        } else if (seen >= scan_end(s)) {
             a->elsewhere = a->freed_elsewhere != generation;
             break;
         } else {
-            a->window = window_end < a->end ? window_end : 0;
+            a->window = window_end < scan_end(s) ? window_end : 0;
             a->scanned = a->window;
         }
     }
@@ -330,6 +342,11 @@ int ash_qcow2_alloc_open(struct ash_node *node, struct ash_error *error)
         if (slot != 0 && slot != UINT64_MAX) {
             end = ASH_MAX(end, (slot >> 3) + 1);
         }
+    }
+    if (end > QCOW2_HOST_OFFSET_MAX >> s->cluster_bits) {
+        return ash_error_set(error, -EINVAL,
+                             "refcounts reach to cluster %" PRIu64 ", beyond what can be addressed",
+                             end);
     }
     a->bits = g_try_malloc0(QCOW2_WINDOW_CLUSTERS / 8);
     if (!a->bits) {

@@ -155,7 +155,8 @@ static void clear_state(struct ash_node *node)
 
 /* --- writing --- */
 
-/* Adds the tables that a flat table leads to. Returns the first bad entry's index, or -1. */
+/* Adds the tables that a flat table leads to; they lie within the file. Returns the first bad
+ * entry's index, or -1. */
 static int64_t add_targets(struct ash_qcow2_state *s, const struct qcow2_table *table,
                            uint64_t mask, enum qcow2_kind kind)
 {
@@ -164,7 +165,7 @@ static int64_t add_targets(struct ash_qcow2_state *s, const struct qcow2_table *
         if (target == 0) {
             continue;
         }
-        if (target & (s->cluster_bytes - 1) || target >= QCOW2_HOST_OFFSET_MAX ||
+        if (target & (s->cluster_bytes - 1) || target >= s->node->file->child->size_bytes ||
             !ash_qcow2_metadata_add(&s->metadata, target >> s->cluster_bits, kind)) {
             return i;
         }
