@@ -95,9 +95,10 @@ class Speaking(Tool):
             self.assertIn(option + ': ', result.stderr)
             self.assertFalse(os.path.exists(self.path('x.raw')))
         self.fails('-T', 'enable=x', 'info', 'data.raw', saying=['-T: '])
-        for option in ('encryption=on', 'encrypt.format=luks', 'data_file=d', 'extended_l2=on'):
-            name = option.split('=')[0].split('.')[0].replace('data_file', 'data file')
-            self.fails('create', '-f', 'qcow2', '-o', option, 'x.qcow2', '1M', saying=[name])
+        for option, word in (('encryption=on', 'encryption'), ('encrypt.format=luks', 'encrypt'),
+                             ('data_file=d', 'data file'), ('extended_l2=on', 'extended L2')):
+            self.fails('create', '-f', 'qcow2', '-o', option, 'x.qcow2', '1M', saying=['x.qcow2: ', word])
+            self.assertFalse(os.path.exists(self.path('x.qcow2')))
 
 
 class Bench(Tool):
@@ -210,6 +211,42 @@ class Converting(Tool):
             self.assertEqual(result.returncode, 0, result.stderr)
             self.alike('big.raw', 'x.qcow2')
             fixture.img(self.where, 'check', '-q', 'x.qcow2')
+
+
+class Locks(Tool):
+    """Another program, qemu-io, has the image open for writing."""
+
+    def setUp(self):
+        super().setUp()
+        self.other = subprocess.Popen(['qemu-io', '-f', 'qcow2', 'base.qcow2'], cwd=self.where, text=True,
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      stderr=subprocess.DEVNULL)
+        self.addCleanup(self.other.communicate)
+        self.other.stdin.write('read 0 512\n')
+        self.other.stdin.flush()
+        self.other.stdout.readline()  # it has read, so it has opened
+
+    def test_an_image_in_use_is_refused_by_name(self):
+        for command in (['info'], ['check'], ['map'], ['convert', '-O', 'raw', 'base.qcow2'],
+                        ['resize', '-q'], ['bench', '-c', '1', '-w'], ['compare', 'zero.raw']):
+            name = {'convert': 'x.raw', 'resize': '+1M'}.get(command[0], 'base.qcow2')
+            if command[0] == 'resize':
+                command.append('base.qcow2')
+            result = self.run_tool(*command, name)
+            self.assertIn(result.returncode, (1, 2), f'{command}: {result.stderr}')
+            self.assertIn('base.qcow2', result.stderr)
+            self.assertIn('lock', result.stderr)
+
+    def test_force_share_reads_all_the_same(self):
+        for command in (['info'], ['check'], ['map'], ['compare', 'base.qcow2'], ['bench', '-c', '1']):
+            result = self.run_tool(command[0], '-U', *command[1:], 'base.qcow2')
+            self.assertEqual(result.returncode, 0, f'{command}: {result.stderr}')
+
+    def test_a_file_in_use_is_not_made_anew(self):
+        before = os.path.getsize(self.path('base.qcow2'))
+        self.fails('create', '-q', '-f', 'qcow2', 'base.qcow2', '1M', saying=['base.qcow2', 'lock'])
+        self.fails('convert', '-O', 'qcow2', 'data.raw', 'base.qcow2', saying=['base.qcow2', 'lock'])
+        self.assertEqual(os.path.getsize(self.path('base.qcow2')), before)
 
 
 class Comparing(Tool):
