@@ -13,6 +13,9 @@
 #include <glib.h>
 #include "block/map/walk_cache.h"
 #include "util/assert.h"
+#include "util/range.h"
+
+#define LOOK_AHEAD_UNITS 16
 
 struct ash_map *ash_map_new(struct ash_node *node)
 {
@@ -43,8 +46,7 @@ void ash_map_forget(struct ash_node *node, uint64_t offset, uint64_t bytes)
     struct ash_node *above = node;
     while (above != NULL) {
         struct ash_node *next = NULL;
-        ash_list_for_each(edge, &above->parents, struct ash_edge, child_link)
-        {
+        ash_list_for_each (edge, &above->parents, struct ash_edge, child_link) {
             struct ash_node *parent = edge->parent;
             if (parent == NULL || (edge->role != ASH_ROLE_BACKING && parent->map != NULL)) {
                 continue;
@@ -131,25 +133,58 @@ static void pin_find(struct ash_pin *pin, const struct ash_walk_find *find)
     }
 }
 
+/* Narrows what was found from `start` on to [offset, offset + bytes). False: it does not reach
+ * there. */
+static bool narrow(struct ash_walk_find *find, uint64_t start, uint64_t offset, uint64_t bytes)
+{
+    struct ash_extent *extent = &find->extent;
+    uint64_t skip = offset - start;
+    if (extent->bytes <= skip) {
+        return false;
+    }
+    extent->bytes = ASH_MIN(extent->bytes - skip, bytes);
+    if (extent->kind != ASH_EXTENT_CODED && extent->edge != NULL) {
+        extent->host_offset += skip;
+    }
+    return true;
+}
+
+/* A walk that is remembered looks at whole allocation units, and at some more of them than were
+ * asked for: the next request will want those, and one longer look costs less than many walks. */
+ASH_CO_FN static int walk_and_remember(struct ash_node *top, uint64_t offset, uint64_t bytes,
+                                       struct ash_walk_find *find)
+{
+    struct ash_walk_cache *cache = top->map->cache;
+    uint64_t unit = top->map->unit_bytes;
+    uint64_t start = ash_align_down(offset, unit);
+    uint64_t end = ash_align_up(offset + bytes, unit) + LOOK_AHEAD_UNITS * unit;
+    struct ash_walk walk;
+    ash_walk_begin(cache, &walk, start, end - start);
+    int ret = descend(top, NULL, start, end - start, find);
+    bool worth =
+        ret == 0 && (find->extent.kind == ASH_EXTENT_DATA || find->extent.kind == ASH_EXTENT_ZERO);
+    ash_walk_end(cache, &walk, worth ? find : NULL);
+    return ret;
+}
+
 ASH_CO_FN static int walk(struct ash_node *top, const struct ash_node *base, uint64_t offset,
                           uint64_t bytes, struct ash_walk_find *find)
 {
-    if (top->backing == NULL || base != NULL) {
+    if (top->backing == NULL || base != NULL || offset >= top->size_bytes) {
         return descend(top, base, offset, bytes, find);
     }
     if (top->map->cache == NULL) {
         top->map->cache = ash_walk_cache_new(top);
     }
-    struct ash_walk_cache *cache = top->map->cache;
-    if (ash_walk_cache_lookup(cache, offset, bytes, find)) {
+    if (ash_walk_cache_lookup(top->map->cache, offset, bytes, find)) {
         return 0;
     }
-    struct ash_walk walk;
-    ash_walk_begin(cache, &walk, offset, bytes);
-    int ret = descend(top, base, offset, bytes, find);
-    bool worth =
-        ret == 0 && (find->extent.kind == ASH_EXTENT_DATA || find->extent.kind == ASH_EXTENT_ZERO);
-    ash_walk_end(cache, &walk, worth ? find : NULL);
+    uint64_t start = ash_align_down(offset, top->map->unit_bytes);
+    int ret = walk_and_remember(top, offset, bytes, find);
+    if (ret == 0 && !narrow(find, start, offset, bytes)) {
+        /* A layer below has smaller units, and its answer ends before the offset. */
+        ret = descend(top, NULL, offset, bytes, find);
+    }
     return ret;
 }
 

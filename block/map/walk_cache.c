@@ -33,6 +33,12 @@ struct entry {
     uint64_t host_offset;
 };
 
+/* Whether host_offset counts: a zero extent may have a place too. */
+static bool placed(const struct entry *entry)
+{
+    return entry->edge != NULL;
+}
+
 struct window {
     struct ash_budget_item item;
     struct ash_walk_cache *cache;
@@ -166,7 +172,7 @@ bool ash_walk_cache_lookup(struct ash_walk_cache *cache, uint64_t offset, uint64
         .absent = entry->absent,
         .bytes = ASH_MIN(bytes, entry->bytes - skip),
         .edge = entry->edge,
-        .host_offset = entry->host_offset + (entry->kind == ASH_EXTENT_DATA ? skip : 0),
+        .host_offset = entry->host_offset + (placed(entry) ? skip : 0),
     };
     find->owner = entry->owner;
     find->depth = entry->depth;
@@ -198,7 +204,7 @@ static void entry_cut_front(struct entry *entry, uint32_t bytes)
 {
     entry->start += bytes;
     entry->bytes -= bytes;
-    if (entry->kind == ASH_EXTENT_DATA) {
+    if (placed(entry)) {
         entry->host_offset += bytes;
     }
 }
@@ -234,8 +240,7 @@ static bool continues(const struct entry *a, const struct entry *b)
 {
     return a->start + a->bytes == b->start && a->kind == b->kind && a->edge == b->edge &&
            a->owner == b->owner && a->depth == b->depth && a->through == b->through &&
-           a->absent == b->absent &&
-           (a->kind != ASH_EXTENT_DATA || a->host_offset + a->bytes == b->host_offset);
+           a->absent == b->absent && (!placed(a) || a->host_offset + a->bytes == b->host_offset);
 }
 
 static void window_put(struct window *window, const struct entry *entry)
@@ -283,7 +288,7 @@ static void remember(struct ash_walk_cache *cache, uint64_t offset,
         };
         window_put(window, &entry);
         offset += entry.bytes;
-        host += entry.kind == ASH_EXTENT_DATA ? entry.bytes : 0;
+        host += placed(&entry) ? entry.bytes : 0;
     }
 }
 
@@ -322,8 +327,7 @@ static void forget_in_window(struct window *window, uint64_t offset, uint64_t en
 void ash_walk_cache_forget(struct ash_walk_cache *cache, uint64_t offset, uint64_t bytes)
 {
     uint64_t end = bytes > INT64_MAX - offset ? INT64_MAX : offset + bytes;
-    ash_list_for_each(walk, &cache->walks, struct ash_walk, link)
-    {
+    ash_list_for_each (walk, &cache->walks, struct ash_walk, link) {
         if (ash_range_overlap(walk->offset, walk->bytes, offset, end - offset)) {
             walk->stale = true;
         }
