@@ -5,7 +5,8 @@
  * Invariants:
  *  1. What reaches the driver respects transfer_max, iov_max, zero_max, discard_max and both memory
  *     and request alignment.
- *  2. A write that is copied to a bounce buffer is copied once, whole chunk by chunk. */
+ *  2. A write that is copied to a bounce buffer is copied once, whole chunk by chunk.
+ *  3. What is to be coded passes whole: it is cut by units, and copied, where it is coded. */
 #include "block/io/pipeline.h"
 #include <errno.h>
 #include "block/driver.h"
@@ -48,6 +49,9 @@ ASH_CO_FN static int bounced(struct ash_node *node, const struct ash_io *io)
 int ash_split_run(struct ash_node *node, const struct ash_io *io)
 {
     const struct ash_limits *limits = &node->limits;
+    if (ash_unlikely((io->flags & ASH_IO_COMPRESS) != 0)) {
+        return ash_dispatch(node, io);
+    }
     bool fits = ash_likely(limits->memory_alignment <= 1 && limits->iov_max == 0) ||
                 fits_memory(limits, io);
     if (fits && (limits->transfer_max == 0 || io->bytes <= limits->transfer_max)) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Chains of test-map images with a model of what they hold. */
+/* Chains of test-map or qcow2 images with a model of what they hold. */
 #ifndef ASH_TESTS_CHAIN_RIG_H
 #define ASH_TESTS_CHAIN_RIG_H
 
+#include "block/image/image.h"
 #include "tests/unit/core_rig.h"
 #include "tests/unit/guest_model.h"
 #include "tests/unit/map_format.h"
@@ -11,6 +12,7 @@
 
 struct chain {
     unsigned depth;
+    bool qcow2;
     uint64_t delay_ns;
     uint64_t slots_max; /* of the top */
     unsigned commit_fails;
@@ -49,9 +51,45 @@ static inline const char *chain_name(unsigned layer)
     return names[layer];
 }
 
+ASH_CO_FN static inline void chain_create(struct core *core, const struct chain *chain,
+                                          unsigned layer)
+{
+    static const unsigned refcount_bits[] = {1, 2, 4, 8, 16, 32, 64};
+    const char *path = core_file(core, chain_name(layer), -1);
+    if (!chain->qcow2) {
+        chain_image(core, chain_name(layer), chain->bytes[layer], chain->unit[layer], NULL, NULL);
+        return;
+    }
+    struct ash_error error = ASH_ERROR_INIT;
+    /* Compressed clusters share places, which takes more than one bit. */
+    json_t *options = json_pack("{s:I, s:i, s:b}", "cluster_size", (json_int_t)chain->unit[layer],
+                                "refcount_bits", refcount_bits[1 + ash_prng_below(&core->prng, 6)],
+                                "lazy_refcounts", (int)ash_prng_below(&core->prng, 2));
+    int ret = ash_image_create(core->loop, path, "qcow2", chain->bytes[layer], options, &error);
+    json_decref(options);
+    if (ret < 0) {
+        print_message("seed %lu: %s\n", (unsigned long)core->seed, error.message);
+    }
+    assert_int_equal(ret, 0);
+}
+
+static inline json_t *chain_describe_qcow2(struct core *core, const struct chain *chain,
+                                           unsigned first)
+{
+    json_t *below = json_null();
+    for (unsigned layer = chain->depth; layer-- > first;) {
+        below = json_pack("{s:s, s:{s:s, s:s}, s:o}", "driver", "qcow2", "file", "driver", "file",
+                          "filename", core_file(core, chain_name(layer), -1), "backing", below);
+    }
+    return below;
+}
+
 /* The layers from `first` down. */
 static inline json_t *chain_describe(struct core *core, const struct chain *chain, unsigned first)
 {
+    if (chain->qcow2) {
+        return chain_describe_qcow2(core, chain, first);
+    }
     json_t *below = json_null();
     for (unsigned layer = chain->depth; layer-- > first;) {
         json_t *own =
@@ -119,7 +157,7 @@ ASH_CO_FN static inline void chain_up(struct core *core, struct chain *chain)
     chain->delay_ns = 0;
     for (unsigned layer = chain->depth; layer-- > 0;) {
         guest_model_resize(&chain->model, chain->bytes[layer]);
-        chain_image(core, chain_name(layer), chain->bytes[layer], chain->unit[layer], NULL, NULL);
+        chain_create(core, chain, layer);
         if (layer > 0) {
             chain_fill_layer(core, chain, layer, 5);
         }

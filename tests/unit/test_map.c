@@ -151,8 +151,9 @@ ASH_CO_FN static void do_status(struct core *core, struct guest *guest)
     struct ash_io io = {.op = ASH_STATUS, .status = &status};
     draw(core, chain, &io.offset, &io.bytes);
     guest_read_begin(&chain->model, &op, io.offset, io.bytes);
-    assert_int_equal(ash_disk_io(chain->disk, &io), 0);
-    assert_true(status.bytes > 0 && status.bytes <= io.bytes);
+    int ret = ash_disk_io(chain->disk, &io);
+    check_result(core, chain, ret);
+    assert_true(ret < 0 || (status.bytes > 0 && status.bytes <= io.bytes));
     op.bytes = (status.flags & ASH_STATUS_ZERO) != 0 ? status.bytes : 0;
     uint8_t *zeroes = g_malloc0(io.bytes);
     assert_int_equal(guest_read_end(&chain->model, &op, zeroes), -1);
@@ -178,11 +179,11 @@ static void guest_run(struct core *core, void *opaque)
         } else if (what < 90) {
             do_clear(core, guest, ASH_DISCARD, 0);
         } else if (what < 93) {
-            assert_int_equal(ash_disk_flush(guest->chain->disk), 0);
+            check_result(core, guest->chain, ash_disk_flush(guest->chain->disk));
         } else {
             do_status(core, guest);
         }
-        if (ash_prng_chance(&core->prng, 50)) {
+        if (!guest->chain->qcow2 && ash_prng_chance(&core->prng, 50)) {
             uint64_t offset;
             uint64_t bytes;
             draw(core, guest->chain, &offset, &bytes);
@@ -236,7 +237,50 @@ ASH_CO_FN static void guests_body(struct core *core, void *opaque)
     chain_down(&chain);
 }
 
-static void run_seeds(uint64_t first, uint64_t count)
+/* The same guests over qcow2, which has to be consistent afterwards. */
+ASH_CO_FN static void check_image(struct core *core, struct ash_disk *disk)
+{
+    struct ash_check check = {0};
+    struct ash_node *node = ash_disk_node(disk);
+    assert_int_equal(node->driver->check(node, &check, NULL), 0);
+    if (check.corruptions + check.leaks + check.check_errors > 0) {
+        print_message("seed %lu: corruptions %lu, leaks %lu\n", (unsigned long)core->seed,
+                      (unsigned long)check.corruptions, (unsigned long)check.leaks);
+    }
+    assert_int_equal(check.corruptions, 0);
+    assert_int_equal(check.leaks, 0);
+    assert_int_equal(check.check_errors, 0);
+}
+
+ASH_CO_FN static void qcow2_body(struct core *core, void *opaque)
+{
+    struct chain chain;
+    struct guest guests[GUESTS];
+    draw_chain(core, &chain, *(unsigned *)opaque);
+    chain.qcow2 = true;
+    chain.commit_fails = 0;
+    chain.slots_max = 0;
+    for (unsigned layer = 0; layer < chain.depth; layer++) {
+        chain.unit[layer] = UINT64_C(512) << ash_prng_below(&core->prng, layer == 0 ? 5 : 8);
+        chain.bytes[layer] = chain.bytes[layer] * 2 / 512 * 512;
+    }
+    chain_up(core, &chain);
+    alloc_fails_per_mille = ash_prng_chance(&core->prng, 150) ? 40 : 0;
+    for (unsigned i = 0; i < GUESTS; i++) {
+        guests[i] = (struct guest){.chain = &chain, .number = i, .turns = 40};
+        core_spawn(core, guest_run, &guests[i]);
+    }
+    core_join(core);
+    alloc_fails_per_mille = 0;
+    chain_verify(core, &chain);
+    assert_int_equal(ash_co_disk_close(chain.disk, NULL), 0);
+    chain.disk = chain_open(core, &chain, 0, ASH_NODE_CHECK);
+    check_image(core, chain.disk);
+    chain_verify(core, &chain);
+    chain_down(&chain);
+}
+
+static void run_seeds(uint64_t first, uint64_t count, void (*body)(struct core *core, void *opaque))
 {
     for (uint64_t seed = first; seed < first + count; seed++) {
         struct core core;
@@ -248,7 +292,7 @@ static void run_seeds(uint64_t first, uint64_t count)
         loop_config.metadata_bytes_max = seed % 3 == 0 ? 1024 : 0;
         ash_prng_seed(&alloc_prng, seed);
         core_up_with(&core, seed, &sim_config, &loop_config);
-        core_run(&core, guests_body, &depth);
+        core_run(&core, body, &depth);
         core_down(&core);
     }
 }
@@ -258,10 +302,10 @@ static void guests_over_a_chain_find_what_they_wrote(void **state)
     const char *seed = getenv("SEED");
     (void)state;
     if (seed != NULL) {
-        run_seeds(strtoull(seed, NULL, 10), 1);
+        run_seeds(strtoull(seed, NULL, 10), 1, guests_body);
         return;
     }
-    run_seeds(0, core_is_real() ? 60 : 300);
+    run_seeds(0, core_is_real() ? 60 : 300, guests_body);
     print_message("reused %u, pinned %u, waited %u, failed %u\n", seen.reused, seen.pinned,
                   seen.waited, seen.failed);
     assert_true(seen.reused > 0);
@@ -272,10 +316,22 @@ static void guests_over_a_chain_find_what_they_wrote(void **state)
     }
 }
 
+static void guests_over_a_chain_of_qcow2_find_what_they_wrote(void **state)
+{
+    const char *seed = getenv("SEED");
+    (void)state;
+    if (seed != NULL) {
+        run_seeds(strtoull(seed, NULL, 10), 1, qcow2_body);
+        return;
+    }
+    run_seeds(0, core_is_real() ? 60 : 300, qcow2_body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(guests_over_a_chain_find_what_they_wrote),
+        cmocka_unit_test(guests_over_a_chain_of_qcow2_find_what_they_wrote),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -325,6 +325,31 @@ CORE_TEST(a_buffer_that_changes_while_it_is_compressed_gives_a_unit_that_can_be_
     g_free(buffer);
 }
 
+/* Two clusters of 2 MiB in memory that O_DIRECT does not take: they are not cut where the request
+ * path would cut what it has to copy. */
+CORE_TEST(a_unit_larger_than_a_bounce_buffer_is_coded_whole)
+{
+    (void)opaque;
+    struct ash_disk *disk;
+    struct chain chain = {.depth = 1, .qcow2 = true, .unit = {2 * MiB}, .bytes = {8 * MiB}};
+    chain_create(core, &chain, 0);
+    json_t *description = chain_describe(core, &chain, 0);
+    uint32_t flags = ASH_NODE_WRITE | ASH_NODE_DIRECT;
+    assert_int_equal(ash_co_disk_open(core->loop, description, flags, &disk, NULL), 0);
+    json_decref(description);
+    assert_true(ash_disk_node(disk)->file->child->limits.memory_alignment > 1);
+    uint8_t *memory = g_malloc0(4 * MiB + 1);
+    memset(memory + 1, 0x5c, 4 * MiB);
+    struct iovec vec = {memory + 1, 4 * MiB};
+    struct ash_io io = {.op = ASH_WRITE, .flags = ASH_IO_COMPRESS, .iov = ash_iov_of(&vec, 1)};
+    io.bytes = vec.iov_len;
+    assert_int_equal(ash_disk_io(disk, &io), 0);
+    assert_true((status_at(disk, 2 * MiB, MiB).flags & ASH_STATUS_COMPRESSED) != 0);
+    expect(disk, MiB - 1, 2 * MiB + 1, 0x5c);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    g_free(memory);
+}
+
 ASH_CO_FN static struct ash_disk *open_guessed(struct core *core)
 {
     struct ash_disk *disk;
@@ -571,6 +596,7 @@ int main(void)
         cmocka_unit_test(a_failed_commit_leaves_what_was_there),
         cmocka_unit_test(
             a_buffer_that_changes_while_it_is_compressed_gives_a_unit_that_can_be_read),
+        cmocka_unit_test(a_unit_larger_than_a_bounce_buffer_is_coded_whole),
         cmocka_unit_test(a_guessed_raw_image_refuses_another_formats_header),
         cmocka_unit_test(zeroes_cannot_complete_a_header_either),
         cmocka_unit_test(two_halves_of_a_header_written_at_once_do_not_both_get_there),
