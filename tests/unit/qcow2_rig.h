@@ -21,6 +21,7 @@
 struct rig {
     struct ash_sim_world *world;
     struct ash_loop *loop;
+    uint64_t metadata_bytes_max; /* of the loop; 0: the default */
 };
 
 static inline void rig_world(struct rig *rig, const struct ash_sim_config *config)
@@ -34,7 +35,9 @@ static inline void rig_boot(struct rig *rig)
     struct ash_engine_config config = {.depth = 64};
     struct ash_engine *engine;
     assert_int_equal(ash_engine_sim_new(rig->world, &config, &engine, NULL), 0);
-    assert_int_equal(ash_loop_new_with_engine(engine, NULL, &rig->loop, NULL), 0);
+    struct ash_loop_config loop_config = ASH_LOOP_CONFIG_INIT;
+    loop_config.metadata_bytes_max = rig->metadata_bytes_max;
+    assert_int_equal(ash_loop_new_with_engine(engine, &loop_config, &rig->loop, NULL), 0);
     assert_int_equal(ash_loop_bind(rig->loop), 0);
 }
 

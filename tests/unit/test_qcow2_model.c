@@ -7,6 +7,7 @@
 #include "tests/unit/qcow2_rig.h"
 #include <stdlib.h>
 #include "block/io/io.h"
+#include "block/qcow2/qcow2.h"
 
 enum { SECTOR = 512, SECTORS = 2048, WORKERS = 4, OWN_SECTORS = 3, BASE_VALUE = 1 };
 
@@ -25,6 +26,7 @@ struct run {
     bool v2;
     bool lazy;
     bool backing;
+    bool pressed; /* little memory: slices are evicted, batches run in the background */
     uint32_t cluster_sectors;
     struct ash_disk *disk;
     struct history sectors[SECTORS];
@@ -292,6 +294,11 @@ static int body(void *opaque)
         }
         return ret;
     }
+    if (run.pressed) {
+        struct ash_qcow2_state *s = qcow2_state(ash_disk_node(run.disk));
+        s->dirty_soft = 1 + below(3);
+        s->dirty_hard = s->dirty_soft * 2;
+    }
     for (uint32_t round = 0; round < 4 && ret == 0; round++) {
         ret = work_together(30);
         if (ret == 0) {
@@ -380,6 +387,8 @@ static void choose_options(void)
     run.v2 = below(5) == 0;
     run.lazy = !run.v2 && below(5) == 0;
     run.backing = below(3) == 0;
+    run.pressed = below(2) == 0;
+    run.rig.metadata_bytes_max = run.pressed ? 8192 : 0;
     run.next_value = BASE_VALUE;
     uint32_t which = below(4);
     const char *size = sizes[which];
