@@ -221,6 +221,11 @@ int ash_qcow2_set_backing(struct ash_node *node, const char *file, const char *f
                           struct ash_error *error)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
+    char label[300];
+    if (!s->writing) {
+        return ash_error_set(error, -EACCES, "%s: it is not open for writing",
+                             ash_node_label(node, label));
+    }
     char *old_file = g_strdup(s->header.backing_file);
     char *old_format = g_strdup(s->header.backing_format);
     int ret;
