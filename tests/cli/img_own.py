@@ -138,6 +138,14 @@ class Untrusted(Tool):
             self.fails('map', 'x.qcow2', saying=[name])
             self.fails('convert', 'x.qcow2', 'y.raw', saying=[name])
 
+    def test_a_chain_that_bites_its_tail_ends(self):
+        fixture.img(self.where, 'create', '-q', '-f', 'qcow2', '-u', '-b', './x.qcow2', '-F', 'qcow2',
+                    'x.qcow2', '1M')
+        for command in (['info', '--backing-chain'], ['map'], ['check'], ['compare', 'zero.raw']):
+            result = self.run_tool(*command, 'x.qcow2')
+            self.assertIn(result.returncode, (1, 2), command)
+            self.assertIn('x.qcow2', result.stderr)
+
     def test_cut_images_give_errors(self):
         size = os.path.getsize(self.path('base.qcow2'))
         for length in [0, 3, 4, 71, 72, 103, 104, 512, 65536, 65537, 131072, 200000, 262144, size - 65536]:
@@ -178,10 +186,20 @@ class Converting(Tool):
             self.fails('convert', '-O', fmt, 'big.raw', 'x.img', saying=['x.img', 'File too large'],
                        preexec_fn=limit)
             self.assertFalse(os.path.exists(self.path('x.img')))
+        self.fails('dd', 'if=big.raw', 'of=x.img', saying=['x.img', 'File too large'], preexec_fn=limit)
+        self.assertFalse(os.path.exists(self.path('x.img')))
 
     def test_a_target_that_was_there_before_is_kept_with_n(self):
         self.fails('convert', '-n', 'data.raw', 'zero.raw', saying=['zero.raw', 'smaller'])
         self.assertEqual(os.path.getsize(self.path('zero.raw')), 1 << 20)
+
+    def test_a_source_is_never_made_anew(self):
+        before = self.run_tool('map', '--output=json', 'top.qcow2').stdout
+        for target in ('top.qcow2', 'mid.qcow2', './base.qcow2', self.path('mid.qcow2')):
+            for share in ([], ['-U']):
+                self.fails('convert', *share, '-O', 'qcow2', 'zero.raw', 'top.qcow2', target, saying=[target])
+                self.fails('dd', *share, 'if=top.qcow2', 'of=' + target, saying=[target])
+        self.assertEqual(self.run_tool('map', '--output=json', 'top.qcow2').stdout, before)
 
     def convert_onto_base(self, source):
         result = self.run_tool('convert', '-O', 'qcow2', '-B', 'base.qcow2', '-F', 'qcow2', source, 'x.qcow2')

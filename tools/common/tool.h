@@ -87,6 +87,18 @@ ASH_CO_FN int ash_tool_status(struct ash_disk *disk, const struct ash_node *base
 /* Whether a range of that status reads as zeroes. */
 bool ash_tool_status_is_zero(const struct ash_status *status);
 
+/* --- Files that are made. --- */
+
+/* The path of that name on the host, or NULL. To be freed with g_free(). */
+char *ash_tool_host_path(const char *filename);
+
+/* Removes a file that this run has made and that did not become what it should. */
+ASH_CO_FN void ash_tool_remove_made(const char *filename);
+
+/* Whether that name denotes a file of the disk's chain: what is read must not be emptied, locks or
+ * not. */
+ASH_CO_FN bool ash_tool_reads_from(struct ash_disk *disk, const char *filename);
+
 /* --- Option lists (-o), several of which add up. --- */
 
 struct ash_driver;

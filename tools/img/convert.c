@@ -66,10 +66,10 @@ ASH_CO_FN static int convert_co(void *opaque)
             status = 1;
         }
     }
-    if (status != 0) {
-        ash_convert_remove_target(convert);
-    } else {
+    if (status == 0) {
         ash_progress_set(&convert->progress, 100);
+    } else if (convert->created) {
+        ash_tool_remove_made(convert->target.filename);
     }
     ash_progress_end(&convert->progress);
     return status;

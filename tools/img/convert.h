@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* convert, in three parts: the command line (convert.c), making and removing the target
+/* convert, in three parts: the command line (convert.c), making the target
  * (convert_target.c), moving the data (convert_copy.c). */
 #ifndef ASH_TOOLS_IMG_CONVERT_H
 #define ASH_TOOLS_IMG_CONVERT_H
@@ -46,9 +46,6 @@ struct convert {
 
 /* Makes the target unless it is there, and opens it. Prints what fails. 0 or 1. */
 ASH_CO_FN int ash_convert_open_target(struct convert *convert);
-
-/* Removes a target that did not come about. */
-ASH_CO_FN void ash_convert_remove_target(struct convert *convert);
 
 /* Moves the data. Prints what fails. 0 or a negative errno. */
 ASH_CO_FN int ash_convert_copy(struct convert *convert);

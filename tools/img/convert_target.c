@@ -15,46 +15,12 @@
 #include "tools/img/convert.h"
 #include "util/engine/co_aio.h"
 
-/* The path of the target on the host; NULL if it has none. To be freed. */
-static char *target_path(const struct convert *convert)
-{
-    json_t *description = ash_describe(convert->target.filename, "file", NULL);
-    char *path = g_strdup(json_string_value(json_object_get(description, "filename")));
-    json_decref(description);
-    return path;
-}
-
-/* Whether the name denotes a regular file, and not through a symbolic link. */
-ASH_CO_FN static bool is_plain_file(const char *path)
-{
-    struct ash_engine *engine = ash_co_loop()->engine;
-    struct ash_file_status status;
-    char link[4096];
-    struct iovec vec = {link, sizeof(link)};
-    struct ash_aio aio = {.op = ASH_AIO_READLINK, .path = path, .iov = ash_iov_of(&vec, 1)};
-    return ash_co_path_status(engine, path, &status) == 0 && status.regular &&
-           ash_co_aio(engine, &aio) < 0;
-}
-
-void ash_convert_remove_target(struct convert *convert)
-{
-    if (!convert->created) {
-        return;
-    }
-    char *path = target_path(convert);
-    if (path != NULL && is_plain_file(path)) {
-        struct ash_aio aio = {.op = ASH_AIO_UNLINK, .path = path};
-        ash_co_aio(ash_co_loop()->engine, &aio);
-    }
-    g_free(path);
-}
-
 /* What a file that was just made holds nothing: reads as zeroes, unless it lies on a device and the
  * format does not say which parts are in use. */
 ASH_CO_FN static bool new_reads_as_zeroes(const struct convert *convert)
 {
     struct ash_file_status status;
-    char *path = target_path(convert);
+    char *path = ash_tool_host_path(convert->target.filename);
     bool regular = path != NULL && ash_co_path_status(ash_co_loop()->engine, path, &status) == 0 &&
                    status.regular;
     const char *preallocation = ash_tool_options_get(&convert->options, "preallocation");
@@ -68,6 +34,13 @@ ASH_CO_FN static int create(struct convert *convert)
 {
     struct ash_error error = ASH_ERROR_INIT;
     char number[32];
+    for (uint32_t i = 0; i < convert->source_count; i++) {
+        if (ash_tool_reads_from(convert->sources[i].disk, convert->target.filename)) {
+            ash_tool_error("%s: it is a file of the source '%s', and would be lost",
+                           convert->target.filename, convert->sources[i].image.filename);
+            return 1;
+        }
+    }
     snprintf(number, sizeof(number), "%" PRIu64, convert->total_bytes);
     ash_tool_options_set(&convert->options, "size", number);
     int ret = ash_image_create(ash_co_loop(), convert->target.filename, convert->target_format,

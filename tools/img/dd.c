@@ -62,6 +62,11 @@ ASH_CO_FN static int make_output(const struct dd *dd, struct ash_disk *input, ui
                                  uint64_t end)
 {
     struct ash_error error = ASH_ERROR_INIT;
+    if (ash_tool_reads_from(input, dd->output.filename)) {
+        ash_tool_error("%s: it is a file of the input '%s', and would be lost", dd->output.filename,
+                       dd->input.filename);
+        return 1;
+    }
     int ret = ash_image_create(ash_co_loop(), dd->output.filename, dd->output_format, end - from,
                                NULL, &error);
     if (ret < 0) {
@@ -70,11 +75,14 @@ ASH_CO_FN static int make_output(const struct dd *dd, struct ash_disk *input, ui
         return 1;
     }
     struct ash_disk *output = ash_tool_open(&dd->output);
-    if (output == NULL) {
-        return 1;
+    int status = output != NULL ? copy(dd, input, output, from, end) : 1;
+    if (ash_tool_close(output, dd->output.filename) < 0) {
+        status = 1;
     }
-    int status = copy(dd, input, output, from, end);
-    return ash_tool_close(output, dd->output.filename) < 0 ? 1 : status;
+    if (status != 0) {
+        ash_tool_remove_made(dd->output.filename);
+    }
+    return status;
 }
 
 ASH_CO_FN static int dd_co(void *opaque)

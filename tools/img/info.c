@@ -5,6 +5,7 @@
 #include <glib.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "block/image/image.h"
 #include "tools/common/tool.h"
@@ -104,7 +105,10 @@ ASH_CO_FN static int collect(const struct info *request, json_t *list)
         char *next_filename = NULL;
         char *next_format = NULL;
         json_t *info = NULL;
-        if (!g_hash_table_add(seen, g_strdup(filename))) {
+        char *real = realpath(filename, NULL); /* ./a and a are one */
+        bool again = !g_hash_table_add(seen, g_strdup(real != NULL ? real : filename));
+        free(real);
+        if (again) {
             ash_tool_error("Backing file '%s' creates an infinite loop.", filename);
         } else {
             info = look_at(&image, &next_filename, &next_format);
