@@ -29,6 +29,32 @@ struct core {
     unsigned running; /* coroutines that core_spawn() started */
 };
 
+/* A test that fails leaves its core up: then the seed is told, at the next one's start or at the
+ * end of the program. */
+static struct core *core_up_now;
+static uint64_t core_seed_now;
+
+static inline void core_tell_seed(void)
+{
+    if (core_up_now != NULL) {
+        fprintf(stderr, "seed %lu: SEED=%lu before the command repeats it\n",
+                (unsigned long)core_seed_now, (unsigned long)core_seed_now);
+    }
+    core_up_now = NULL;
+}
+
+/* The seeds of a random test: `usual` of them, or the one in the environment. */
+static inline uint64_t core_first_seed(void)
+{
+    const char *seed = getenv("SEED");
+    return seed != NULL ? strtoull(seed, NULL, 10) : 0;
+}
+
+static inline uint64_t core_end_seed(uint64_t usual)
+{
+    return getenv("SEED") != NULL ? core_first_seed() + 1 : usual;
+}
+
 static inline bool core_is_real(void)
 {
     return getenv("ASHLAR_ENGINE") != NULL;
@@ -39,7 +65,15 @@ static inline void core_up_with(struct core *core, uint64_t seed,
                                 const struct ash_loop_config *loop_config)
 {
     struct ash_engine *engine;
+    static bool first = true;
     memset(core, 0, sizeof(*core));
+    core_tell_seed();
+    if (first) {
+        (void)atexit(core_tell_seed);
+        first = false;
+    }
+    core_up_now = core;
+    core_seed_now = seed;
     core->seed = seed;
     ash_prng_seed(&core->prng, seed);
     ash_prng_seed(&core->order, seed ^ 0x5eed);
@@ -92,6 +126,7 @@ static inline const char *core_file(struct core *core, const char *name, int64_t
 static inline void core_down(struct core *core)
 {
     ash_loop_free(core->loop);
+    core_up_now = NULL;
     if (core->world != NULL) {
         assert_int_equal(ash_sim_open_files(core->world), 0);
         ash_sim_world_free(core->world);

@@ -184,7 +184,7 @@ ASH_CO_FN static void together_body(struct core *core, void *opaque)
 static void for_all_limits(void (*body)(struct core *core, void *opaque), unsigned seeds)
 {
     for (size_t i = 0; i < ASH_ARRAY_SIZE(limits_tried); i++) {
-        for (uint64_t seed = 0; seed < seeds; seed++) {
+        for (uint64_t seed = core_first_seed(); seed < core_end_seed(seeds); seed++) {
             struct core core;
             struct limits limits = limits_tried[i];
             core_up(&core, seed);

@@ -280,9 +280,9 @@ ASH_CO_FN static void qcow2_body(struct core *core, void *opaque)
     chain_down(&chain);
 }
 
-static void run_seeds(uint64_t first, uint64_t count, void (*body)(struct core *core, void *opaque))
+static void run_seeds(uint64_t count, void (*body)(struct core *core, void *opaque))
 {
-    for (uint64_t seed = first; seed < first + count; seed++) {
+    for (uint64_t seed = core_first_seed(); seed < core_end_seed(count); seed++) {
         struct core core;
         struct ash_sim_config sim_config = {.seed = seed, .latency_ns_max = 4000};
         struct ash_hooks hooks = {.size = sizeof(hooks), .alloc = alloc_hook, .free = free_hook};
@@ -299,13 +299,11 @@ static void run_seeds(uint64_t first, uint64_t count, void (*body)(struct core *
 
 static void guests_over_a_chain_find_what_they_wrote(void **state)
 {
-    const char *seed = getenv("SEED");
     (void)state;
-    if (seed != NULL) {
-        run_seeds(strtoull(seed, NULL, 10), 1, guests_body);
+    run_seeds(core_is_real() ? 60 : 300, guests_body);
+    if (getenv("SEED") != NULL) {
         return;
     }
-    run_seeds(0, core_is_real() ? 60 : 300, guests_body);
     print_message("reused %u, pinned %u, waited %u, failed %u\n", seen.reused, seen.pinned,
                   seen.waited, seen.failed);
     assert_true(seen.reused > 0);
@@ -318,13 +316,8 @@ static void guests_over_a_chain_find_what_they_wrote(void **state)
 
 static void guests_over_a_chain_of_qcow2_find_what_they_wrote(void **state)
 {
-    const char *seed = getenv("SEED");
     (void)state;
-    if (seed != NULL) {
-        run_seeds(strtoull(seed, NULL, 10), 1, qcow2_body);
-        return;
-    }
-    run_seeds(0, core_is_real() ? 60 : 300, qcow2_body);
+    run_seeds(core_is_real() ? 60 : 300, qcow2_body);
 }
 
 int main(void)

@@ -147,7 +147,7 @@ ASH_CO_FN static void storm_body(struct core *core, void *opaque)
 static void a_storm_of_requests_ends_and_none_meets_a_serialising_one(void **state)
 {
     (void)state;
-    for (uint64_t seed = 0; seed < 20; seed++) {
+    for (uint64_t seed = core_first_seed(); seed < core_end_seed(20); seed++) {
         struct core core;
         core_up(&core, seed);
         core_run(&core, storm_body, NULL);

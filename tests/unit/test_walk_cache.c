@@ -139,7 +139,7 @@ static void what_it_knows_is_what_it_was_told(void **state)
 {
     (void)state;
     unsigned unknown = 0;
-    for (uint64_t seed = 0; seed < 20; seed++) {
+    for (uint64_t seed = core_first_seed(); seed < core_end_seed(20); seed++) {
         unknown += random_run(seed, 32 * MiB);
     }
     /* Only where forgetting had no room to split an entry. */
@@ -149,7 +149,7 @@ static void what_it_knows_is_what_it_was_told(void **state)
 static void a_small_budget_is_kept_and_what_is_left_is_right(void **state)
 {
     (void)state;
-    for (uint64_t seed = 0; seed < 10; seed++) {
+    for (uint64_t seed = core_first_seed(); seed < core_end_seed(10); seed++) {
         random_run(seed, 1 * KiB);
         random_run(seed, 80 * KiB);
     }
