@@ -137,10 +137,15 @@ ASH_CO_FN static int scan_slice(struct ash_node *node, uint64_t window_end)
     uint64_t to = ASH_MIN((at | mask) + 1, window_end);
     a->scanned = to;
     for (; at < to; at++) {
-        if (!ash_qcow2_refcount_read(slice->data, s->refcount_order, at & mask) &&
-            !is_pending(a, at)) {
-            bit_set(a, at);
+        if (ash_qcow2_refcount_read(slice->data, s->refcount_order, at & mask) ||
+            is_pending(a, at)) {
+            continue;
         }
+        if (ash_qcow2_metadata_kind(&s->metadata, at) != QCOW2_KIND_NONE) {
+            return ash_qcow2_corrupt(node, "the refcount of the metadata at 0x%" PRIx64 " is 0",
+                                     at << s->cluster_bits);
+        }
+        bit_set(a, at);
     }
     return 0;
 }

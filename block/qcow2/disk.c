@@ -162,7 +162,8 @@ int ash_qcow2_corrupt(struct ash_node *node, const char *format, ...)
     va_start(args, format);
     vsnprintf(sentence, sizeof(sentence), format, args);
     va_end(args);
-    if (!s->corrupt) {
+    if (!s->reported) {
+        s->reported = true;
         ash_log(node->loop, ASH_LOG_ERROR, "%s: corrupt: %s", ash_node_label(node, label),
                 sentence);
     }

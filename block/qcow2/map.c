@@ -247,6 +247,11 @@ ASH_CO_FN static int place_coded(struct ash_node *node, uint32_t bytes, uint64_t
         if (ret < 0 && ret != -ERANGE) {
             return ret;
         }
+        if (ret == 0 && s->coded_offset != at) {
+            /* While its refcount was loaded, the last reference to it was given back. */
+            ash_qcow2_refcount_lower(node, old, 1, NULL);
+            ret = -ERANGE;
+        }
         rest = ret == 0 ? rest : 0;
     }
     if (rest > 0 && fits) {

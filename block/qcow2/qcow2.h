@@ -290,8 +290,9 @@ struct ash_qcow2_state {
 
     /* Only while the node is open for writing. */
     bool writing;
-    bool corrupt; /* found since it was opened: no more metadata is written */
-    bool lazy;    /* refcounts are written at the end */
+    bool corrupt;  /* found since it was opened: no more metadata is written */
+    bool reported; /* damage was logged once */
+    bool lazy;     /* refcounts are written at the end */
     struct qcow2_metadata metadata;
     struct qcow2_alloc alloc;
     struct ash_co_mutex l2_lock;       /* one new or copied L2 table at a time */
