@@ -141,7 +141,9 @@ struct ash_driver {
     int (*measure)(uint64_t bytes, const void *create_options,
                    uint64_t (*allocated)(void *opaque, uint64_t unit_bytes), void *opaque,
                    struct ash_measure *measure, struct ash_error *error);
-    /* The format-specific information of `info --output=json`; a new reference or NULL. */
+    /* The format-specific information of `info --output=json`, "type" and "data"; a new reference or
+     * NULL. "dirty-flag" beside them tells whether the image was not closed properly, and is taken
+     * out by whoever shows it. */
     ASH_CO_PTR json_t *(*info)(struct ash_node *node);
     /* Bytes on the host that the node takes; -ENOTSUP. Missing: asks node->file. */
     ASH_CO_PTR int64_t (*allocated_bytes)(struct ash_node *node);

@@ -26,5 +26,6 @@ json_t *ash_qcow2_info(struct ash_node *node)
         set(data, "extended-l2",
             json_boolean((f->incompatible & QCOW2_INCOMPATIBLE_EXTENDED_L2) != 0));
     }
-    return json_pack("{s:s, s:o}", "type", "qcow2", "data", data);
+    bool dirty = (f->incompatible & QCOW2_INCOMPATIBLE_DIRTY) != 0;
+    return json_pack("{s:s, s:o, s:b}", "type", "qcow2", "data", data, "dirty-flag", dirty);
 }

@@ -103,3 +103,6 @@ def make(where):
         shutil.copy(os.path.join(where, name), os.path.join(where, 'sub', name))
     overlay(where, 'sub/top.qcow2', 'mid.qcow2', 'write -P 9 1M 64k')
     damaged(where)
+    for name, bit in (('dirty.qcow2', 1), ('marked.qcow2', 2)):
+        shutil.copy(os.path.join(where, 'base.qcow2'), os.path.join(where, name))
+        poke(where, name, 79, bytes([bit]))

@@ -132,6 +132,9 @@ info --output=json zstd.qcow2
 info old.qcow2
 info --output=json old.qcow2
 info small.qcow2
+info dirty.qcow2
+info --output=json dirty.qcow2
+info marked.qcow2
 info orphan.qcow2
 info --output=json orphan.qcow2
 loose|info --backing-chain orphan.qcow2
@@ -205,6 +208,12 @@ check comp.qcow2
 check --output=json comp.qcow2
 check small.qcow2
 check old.qcow2
+check dirty.qcow2
+check marked.qcow2
+made:dirty.qcow2|findings|check -r all dirty.qcow2
+made:marked.qcow2|findings|check -r all marked.qcow2
+loose|bench -c 1 -w marked.qcow2
+made:dirty.qcow2|findings|resize dirty.qcow2 +1M
 check -r all base.qcow2
 check data.raw
 check -q data.raw
