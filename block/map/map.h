@@ -31,7 +31,8 @@ enum ash_extent_kind {
 
 struct ash_extent {
     uint8_t kind;   /* enum ash_extent_kind */
-    bool in_place;  /* data: may be overwritten where it is */
+    bool in_place;  /* data: may be overwritten where it is. Not taken back while pinned: a write in
+                       flight would be missing in the copy that the next write makes */
     bool stable;    /* the link to it is on disk: FUA may be passed down */
     uint8_t coding; /* coded: the format's own */
     bool through;   /* data: the node below knows better what it is (raw): block status asks it */

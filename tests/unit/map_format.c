@@ -467,7 +467,10 @@ void map_format_share(struct ash_node *node, uint64_t offset, uint64_t bytes)
 {
     struct map_format *map = node->state;
     for (uint64_t i = offset / map->unit; i * map->unit < offset + bytes; i++) {
-        map->entries[i].shared |= map->entries[i].kind == ASH_EXTENT_DATA;
+        struct map_entry *entry = &map->entries[i];
+        bool data = entry->kind == ASH_EXTENT_DATA &&
+                    !ash_pin_overlaps(node, node->file, slot_offset(map, entry->slot), map->unit);
+        entry->shared |= data;
     }
 }
 

@@ -65,7 +65,8 @@ struct map_header {
 void map_header_init(struct map_header *header, uint64_t bytes, uint64_t unit, const char *backing,
                      const char *backing_format);
 
-/* From now on the units in the range must not be written where they are, as after a snapshot. */
+/* From now on the units in the range must not be written where they are, as after a snapshot; but
+ * not those that are read or written at the moment. */
 void map_format_share(struct ash_node *node, uint64_t offset, uint64_t bytes);
 
 #endif
