@@ -40,6 +40,18 @@ static uint64_t discarded(const struct ash_node *node, uint64_t old, uint32_t fl
     return qcow2_has_backing(node) ? QCOW2_ENTRY_ZERO : 0;
 }
 
+/* What lies beyond a new end: nobody reads it, and growing again covers what a backing file would
+ * show. Zeroes, where there are such entries, for who sees it after a crash before the new length
+ * is on disk. */
+static uint64_t cut_off(const struct ash_node *node, uint64_t old, uint32_t flags)
+{
+    const struct ash_qcow2_state *s = qcow2_state(node);
+    if (qcow2_entry_kind(s, old) == QCOW2_UNALLOCATED || s->header.fields.version < 3) {
+        return 0;
+    }
+    return discarded(node, old, flags);
+}
+
 /* Changes the entries of one slice that [offset, offset + bytes) touches; returns how many bytes of
  * the range were dealt with. */
 ASH_CO_FN static int64_t change_slice(struct ash_node *node, uint64_t offset, uint64_t bytes,
@@ -86,13 +98,11 @@ ASH_CO_FN static int change(struct ash_node *node, uint64_t offset, uint64_t byt
                             entry_fn *become, uint32_t flags)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
-    if (s->header.fields.version < 3 && qcow2_has_backing(node)) {
-        return -ENOTSUP;
-    }
+    bool without_table = !qcow2_has_backing(node) || become == cut_off;
     while (bytes > 0) {
         uint64_t i = qcow2_l1_index(s, offset);
         int64_t done;
-        if (i < s->l1.count && s->l1.entries[i] == 0 && !qcow2_has_backing(node)) {
+        if (i < s->l1.count && s->l1.entries[i] == 0 && without_table) {
             /* Without a table, and with nothing below, it reads as zeroes already. */
             done = ((i + 1) << (s->cluster_bits + s->l2_bits)) - offset;
         } else {
@@ -107,12 +117,22 @@ ASH_CO_FN static int change(struct ash_node *node, uint64_t offset, uint64_t byt
     return 0;
 }
 
+static bool has_no_zeroes(const struct ash_node *node)
+{
+    return qcow2_state(node)->header.fields.version < 3 && qcow2_has_backing(node);
+}
+
 int ash_qcow2_zero(struct ash_node *node, uint64_t offset, uint64_t bytes, uint32_t flags)
 {
-    return change(node, offset, bytes, zeroed, flags);
+    return has_no_zeroes(node) ? -ENOTSUP : change(node, offset, bytes, zeroed, flags);
 }
 
 int ash_qcow2_discard(struct ash_node *node, uint64_t offset, uint64_t bytes)
 {
-    return change(node, offset, bytes, discarded, 0);
+    return has_no_zeroes(node) ? -ENOTSUP : change(node, offset, bytes, discarded, 0);
+}
+
+int ash_qcow2_cut_off(struct ash_node *node, uint64_t offset, uint64_t bytes)
+{
+    return change(node, offset, bytes, cut_off, 0);
 }

@@ -26,7 +26,7 @@ ASH_CO_FN static int shrink(struct ash_node *node, uint64_t bytes, struct ash_er
     const struct ash_qcow2_state *s = qcow2_state(node);
     uint64_t from = ash_align_up(bytes, s->cluster_bytes);
     uint64_t end = ash_align_up(node->size_bytes, s->cluster_bytes);
-    int ret = from < end ? ash_qcow2_discard(node, from, end - from) : 0;
+    int ret = from < end ? ash_qcow2_cut_off(node, from, end - from) : 0;
     if (ret == 0) {
         ret = ash_qcow2_flush(node);
     }

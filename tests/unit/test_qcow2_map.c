@@ -365,6 +365,25 @@ QCOW2_TEST(the_l1_table_moves_when_it_grows)
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
+/* Version 2 has no zero clusters to hide a backing file behind; beyond the end nobody looks. */
+QCOW2_TEST(a_version_2_image_with_a_backing_file_shrinks_and_grows)
+{
+    assert_int_equal(rig_create(&rig, "base", 64 * KIB, "cluster_size=512"), 0);
+    assert_int_equal(rig_open(&rig, "base", ASH_NODE_WRITE, &disk, &error), 0);
+    assert_int_equal(write_bytes(0, 64 * KIB, 1), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    open_image("cluster_size=512,compat=0.10,backing_file=base,backing_fmt=qcow2", 64 * KIB);
+    assert_int_equal(write_bytes(16 * KIB, 16 * KIB, 2), 0);
+    assert_int_equal(
+        ash_co_disk_resize(disk, 20 * KIB, ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF, &error), 0);
+    assert_int_equal(ash_co_disk_resize(disk, 64 * KIB, 0, ASH_PREALLOC_OFF, &error), 0);
+    expect_bytes(0, 16 * KIB, 1);
+    expect_bytes(16 * KIB, 4 * KIB, 2);
+    expect_bytes(20 * KIB, 44 * KIB, 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
 /* --- damage --- */
 
 static void poke64(uint64_t at, uint64_t value)
