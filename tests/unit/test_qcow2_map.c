@@ -642,6 +642,7 @@ int main(void)
         RUN(a_full_disk_fails_writes_and_leaves_the_image_sound),
         RUN(the_refcount_table_moves_when_it_is_full),
         RUN(the_l1_table_moves_when_it_grows),
+        RUN(a_version_2_image_with_a_backing_file_shrinks_and_grows),
         RUN(an_entry_that_leads_to_metadata_is_refused_and_marks_the_image),
         RUN(two_l1_entries_for_one_table_are_not_opened_for_writing),
         RUN(an_l1_entry_that_is_not_aligned_fails_reads_and_no_more),
