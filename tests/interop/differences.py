@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Compares what both sides print about an image. Where they may differ, the reason is here:
+
+1. map: QEMU looks through a data cluster at the file that holds it, if it believes that the image was
+   preallocated, and says "zero" where the file has a hole. It decides that from the file's use of disk space.
+   We say what the image says; both agree that it is data, and where.
+2. map: QEMU rounds the size of a raw file up to whole sectors. We do so only for data.
+3. check: QEMU does not look at the refcounts of clusters behind the end of the file; we call them leaked.
+   They are there only where a process was killed.
+"""
+
+
+def entries(map_):
+    """A map without what may differ: neighbours joined that tell the same."""
+    found = []
+    for entry in map_:
+        entry = dict(entry)
+        if entry['data']:
+            entry['zero'] = False
+        last = found[-1] if found else None
+        if last is not None and joins(last, entry):
+            last['length'] += entry['length']
+        else:
+            found.append(entry)
+    return found
+
+
+def cut(map_, size):
+    """Without the rest of the last sector."""
+    return [{**entry, 'length': min(entry['length'], size - entry['start'])}
+            for entry in map_ if entry['start'] < size]
+
+
+def joins(a, b):
+    if any(a.get(key) != b.get(key) for key in ('depth', 'present', 'zero', 'data')):
+        return False
+    if ('offset' in a) != ('offset' in b):
+        return False
+    return 'offset' not in a or a['offset'] + a['length'] == b['offset']
+
+
+def first_in_maps(theirs, ours, size):
+    theirs, ours = entries(cut(theirs, size)), entries(cut(ours, size))
+    for index, (a, b) in enumerate(zip(theirs, ours)):
+        if a != b:
+            return f'entry {index}: theirs {a}, ours {b}'
+    if len(theirs) != len(ours):
+        return f'theirs has {len(theirs)} entries, ours {len(ours)}'
+    return None
+
+
+def first_in_checks(theirs, ours, leaks_allowed):
+    if leaks_allowed:
+        behind = ours.get('leaks', 0) - theirs.get('leaks', 0)
+        if behind > 0 and ours['image-end-offset'] > theirs['image-end-offset']:
+            theirs = {**theirs, 'leaks': ours['leaks'], 'image-end-offset': ours['image-end-offset']}
+    return first_in_objects(theirs, ours)
+
+
+def first_in_objects(theirs, ours):
+    for key in sorted(set(theirs) | set(ours)):
+        if theirs.get(key) != ours.get(key):
+            return f'{key}: theirs {theirs.get(key)}, ours {ours.get(key)}'
+    return None
