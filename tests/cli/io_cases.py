@@ -430,4 +430,89 @@ loose|-f raw a.raw -c 'reopen -o discard=foo'
 loose|-f raw a.raw -c 'reopen -o node-name=x'
 ''')
 
-CASES = PROGRAM + SHELL + READ + READV + WRITE + AIO + REST + OPEN
+QCOW2 = each('base.qcow2', r'''
+info
+map
+length
+alloc 0 4M
+alloc 64k
+alloc 64k 1M
+alloc 100k 100k
+read 0 4M
+read -P 2 64k 128k
+read -P 0 1M 64k
+read -v 65530 20
+write 0 64k
+write -P 7 100k 3
+write -P 7 65535 2
+write -c 2M 64k
+write -c 2M 32k
+write -c 4032k 64k
+write -c 66k 64k
+write -c 2M 128k
+write -c 4095k 1k
+write -c 0 0
+write -c -z 0 64k
+write -z 64k 64k
+write -z -u 64k 64k
+write -z -n 64k 64k
+write -z 100k 3
+write -z 0 4M
+write -z -u 0 4M
+write 4M 1
+write -z 4M 1
+write -f 0 512
+write -z -n 0 3G
+discard 64k 64k
+discard 64k 100
+discard 0 4M
+discard 4M 1
+truncate 5M
+truncate 3M
+truncate 0
+truncate 100
+truncate -m metadata 5M
+truncate -m falloc 5M
+truncate -m full 5M
+''') + each('top.qcow2', r'''
+map
+alloc 0 8M
+info
+read -P 2 64k 64k
+read -P 3 128k 128k
+read -P 0 4M 4M
+write -P 9 0 64k
+write -P 9 100k 10k
+write -z 64k 64k
+write -z -u 128k 64k
+discard 128k 64k
+discard 0 8M
+truncate 2M
+truncate 16M
+aio_write -P 5 64k 200k
+''') + lines(r'''
+top.qcow2 -c 'write -q -P 9 100k 10k' -c 'read -P 9 100k 10k' -c 'read -P 2 64k 36k' \
+    -c 'read -P 3 128k 128k' -c map
+top.qcow2 -c 'write -q -z -u 64k 64k' -c map -c 'read -P 0 64k 64k'
+top.qcow2 -c 'discard -q 128k 64k' -c map -c 'read -P 0 128k 64k'
+top.qcow2 -c 'truncate 16M' -c length -c 'read -P 0 8M 8M' -c map -c info
+base.qcow2 -c 'aio_write -q -P 7 0 1M' -c 'aio_write -q -P 8 1M 1M' -c aio_flush -c 'read -P 7 0 1M' -c map
+base.qcow2 -c 'aio_write -q -c -P 7 0 64k' -c 'write -q -c -P 8 2M 64k' -c 'read -P 8 2M 64k'
+base.qcow2 -c 'reopen -r' -c 'read -P 2 64k 64k' -c 'reopen -w' -c 'write -q -P 9 0 64k' -c 'read -P 9 0 64k'
+-r base.qcow2 -c 'read -P 2 64k 64k' -c 'reopen -w' -c 'write -q -P 9 0 64k' -c 'read -P 9 0 64k'
+base.qcow2 -c 'reopen -c none' -c 'write -q -P 9 1 64k' -c 'reopen -c writethrough' -c 'read -P 9 1 64k'
+loose|base.qcow2 -c 'reopen -o cluster-size=3'
+loose|base.qcow2 -c 'truncate 3000001' -c length
+-f raw base.qcow2 -c info -c 'read -v 0 8'
+-c 'open base.qcow2' -c info -c close -c 'open -o driver=qcow2 base.qcow2' -c length
+-c 'open -o driver=qcow2,file.filename=base.qcow2' -c length
+--image-opts driver=qcow2,file.filename=base.qcow2 -c length
+-n base.qcow2 -c 'write -q -P 9 1 64k' -c 'read -P 9 1 64k'
+-m -n base.qcow2 -c 'write -q -P 9 1 64k' -c 'read -P 9 1 64k'
+-t unsafe base.qcow2 -c 'write -q -P 9 1 64k' -c flush
+-t directsync base.qcow2 -c 'write -q -P 9 1 64k'
+-d off base.qcow2 -c 'discard 64k 64k' -c map
+-d off base.qcow2 -c 'write -z -u 64k 64k' -c map
+''')
+
+CASES = PROGRAM + SHELL + READ + READV + WRITE + AIO + REST + OPEN + QCOW2
