@@ -115,9 +115,11 @@ ASH_CO_FN int ash_file_resize(struct ash_node *node, uint64_t bytes, enum ash_pr
 ASH_CO_FN int ash_file_lock(struct ash_node *node, uint32_t needs, uint32_t allows,
                             struct ash_error *error);
 /* On a file that holds no locks yet: takes them and looks for conflicts. On failure the locks are
- * left to be dropped with the file. -EAGAIN; -ENOTSUP: the host has no such locks. */
+ * left to ash_file_unlock(). -EAGAIN; -ENOTSUP: the host has no such locks. */
 ASH_CO_FN int ash_file_lock_new(struct ash_file *file, const char *filename, uint32_t needs,
                                 uint32_t denies, struct ash_error *error);
+/* Lets go of all locks; to be called before ash_co_close(), which may do so a while later only. */
+ASH_CO_FN void ash_file_unlock(struct ash_file *file);
 /* Takes over the locks that another open of the same file holds; they do not conflict. */
 ASH_CO_FN int ash_file_lock_copy(struct ash_file *file, uint32_t needs, uint32_t denies);
 

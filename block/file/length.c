@@ -58,6 +58,7 @@ int ash_file_create(struct ash_loop *loop, const char *filename, const void *opt
         return ash_error_errno(error, ret, "Could not create '%s'", filename);
     }
     ret = empty(file, filename, error);
+    ash_file_unlock(file);
     int closed = ash_co_close(file);
     if (ret == 0 && closed < 0) {
         ret = ash_error_errno(error, closed, "Could not close '%s'", filename);

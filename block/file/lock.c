@@ -11,7 +11,9 @@
  * least one sees the other.
  *  2. When a call fails, the node holds what it held before.
  *  3. Locks belong to the open file description. While reopening, the node has two, which would
- * conflict with themselves: while others' bytes are looked at, the second holds none. */
+ * conflict with themselves: while others' bytes are looked at, the second holds none.
+ *  4. Closing is not unlocking: a worker of the ring may hold the description for a while after it
+ * told that its request is done. What was locked is unlocked first. */
 #include <errno.h>
 #include <fcntl.h>
 #include "block/file/file.h"
@@ -63,6 +65,11 @@ ASH_CO_FN static void let_go(struct ash_file *file, uint32_t needs, uint32_t den
 {
     set_bytes(file, F_UNLCK, NEEDS_BASE, needs);
     set_bytes(file, F_UNLCK, DENIES_BASE, denies);
+}
+
+void ash_file_unlock(struct ash_file *file)
+{
+    let_go(file, ASH_RIGHT_ALL, ASH_RIGHT_ALL);
 }
 
 /* Whether somebody else holds a byte: -EAGAIN, and names the right that cannot be had. */
@@ -124,7 +131,7 @@ ASH_CO_FN static int widen(struct ash_node *node, uint32_t needs, uint32_t denie
         return 0;
     }
     if (state->next != NULL) {
-        let_go(state->next, ASH_RIGHT_ALL, ASH_RIGHT_ALL);
+        ash_file_unlock(state->next);
     }
     int ret = take_and_look(state->file, node->filename, new_needs, new_denies, error);
     if (ret < 0) {

@@ -190,6 +190,9 @@ int ash_file_node_close(struct ash_node *node)
 {
     struct ash_file_node *state = ash_file_node(node);
     ash_assert(state->next == NULL);
+    if ((state->lock_needs | state->lock_denies) != 0) {
+        ash_file_unlock(state->file);
+    }
     int ret = ash_co_close(state->file);
     state->file = NULL;
     return state->flush_failed ? -EIO : ret;
@@ -239,6 +242,7 @@ void ash_file_node_reopen_commit(struct ash_node *node, uint32_t flags)
 {
     struct ash_file_node *state = ash_file_node(node);
     if (state->next != NULL) {
+        ash_file_unlock(state->file);
         ash_co_close(state->file);
         state->file = state->next;
         state->next = NULL;
@@ -254,6 +258,7 @@ void ash_file_node_reopen_abort(struct ash_node *node)
 {
     struct ash_file_node *state = ash_file_node(node);
     if (state->next != NULL) {
+        ash_file_unlock(state->next);
         ash_co_close(state->next);
         state->next = NULL;
     }

@@ -148,6 +148,59 @@ CO_TEST(closing_lets_go)
     bare_close(&pair.b);
 }
 
+/* Duplicates of all descriptors of a file: they keep what is closed alive, as a worker of the
+ * kernel does that is about to let go of it. */
+static unsigned keep_alive(const char *path, int kept[static 8])
+{
+    struct stat wanted, found;
+    unsigned count = 0;
+    assert_int_equal(stat(path, &wanted), 0);
+    for (int fd = 3; fd < 64 && count < 8; fd++) {
+        if (fstat(fd, &found) == 0 && found.st_ino == wanted.st_ino &&
+            found.st_dev == wanted.st_dev) {
+            kept[count++] = fcntl(fd, F_DUPFD_CLOEXEC, 64);
+        }
+    }
+    return count;
+}
+
+static void let_die(unsigned count, const int kept[static 8])
+{
+    while (count-- > 0) {
+        close(kept[count]);
+    }
+}
+
+CO_TEST(closing_lets_go_though_the_description_lives_on)
+{
+    struct pair pair;
+    int kept[8];
+    open_pair(&pair, ASH_NODE_WRITE, "auto");
+    assert_int_equal(lock(&pair.a, READ | WRITE, 0), 0);
+    unsigned count = keep_alive(temp_path("image"), kept);
+    assert_int_equal(count, 2);
+    bare_close(&pair.a);
+    assert_int_equal(lock(&pair.b, READ | WRITE, 0), 0);
+    let_die(count, kept);
+    bare_close(&pair.b);
+}
+
+CO_TEST(reopening_lets_go_though_the_description_lives_on)
+{
+    struct pair pair;
+    int kept[8];
+    open_pair(&pair, ASH_NODE_WRITE, "auto");
+    struct ash_node *node = &pair.a.node;
+    assert_int_equal(lock(&pair.a, READ | WRITE, READ), 0);
+    unsigned count = keep_alive(temp_path("image"), kept);
+    assert_int_equal(node->driver->reopen_prepare(node, 0, NULL), 0);
+    node->driver->reopen_commit(node, 0);
+    assert_int_equal(lock(&pair.a, READ, ALL), 0);
+    assert_int_equal(held(temp_path("image")), 0x1);
+    let_die(count, kept);
+    close_pair(&pair);
+}
+
 CO_TEST(locking_can_be_switched_off)
 {
     struct pair pair;
@@ -230,6 +283,8 @@ int main(void)
         cmocka_unit_test(refusal_leaves_what_was_held),
         cmocka_unit_test(readers_share),
         cmocka_unit_test(closing_lets_go),
+        cmocka_unit_test(closing_lets_go_though_the_description_lives_on),
+        cmocka_unit_test(reopening_lets_go_though_the_description_lives_on),
         cmocka_unit_test(locking_can_be_switched_off),
         cmocka_unit_test(no_lock_flag_holds_where_the_option_does_not_say_otherwise),
         cmocka_unit_test(reopening_keeps_the_locks),
