@@ -2,8 +2,8 @@
 /* Cuts the power of a simulated machine at every write of a run, and lets its disk fail.
  *
  *   crash cuts FIRST COUNT    for each of COUNT seeds: the run of that seed, once for each of its
- *                             writes n, with what was not synced dropped, kept or torn (each third
- *                             n has the same mode; the seed says which)
+ *                             writes n, with what was not synced dropped, torn, kept or torn in
+ *                             turn (seeds that differ by 42 begin elsewhere)
  *   crash cut SEED N MODE     one of them; MODE: drop, keep, random
  *   crash faults FIRST COUNT  for each seed and each kind of fault: a run with such faults
  *   crash fault SEED KIND     one of them
@@ -114,9 +114,11 @@ static uint64_t one_cut(uint64_t seed, uint64_t n, enum ash_sim_cut mode)
 
 static void all_cuts(uint64_t seed)
 {
+    static const enum ash_sim_cut modes[] = {ASH_SIM_CUT_DROP, ASH_SIM_CUT_RANDOM, ASH_SIM_CUT_KEEP,
+                                             ASH_SIM_CUT_RANDOM};
     uint64_t count = one_cut(seed, 0, ASH_SIM_CUT_DROP);
     for (uint64_t n = 1; n <= count; n++) {
-        one_cut(seed, n, (enum ash_sim_cut)((n + seed / RUN_CONFIGURATIONS) % 3));
+        one_cut(seed, n, modes[(n + seed / RUN_CONFIGURATIONS) % 4]);
     }
 }
 

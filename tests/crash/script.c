@@ -106,8 +106,11 @@ ASH_CO_FN static int do_resize(struct run *run, uint32_t sectors)
         return 0;
     }
     model_resize_begin(&run->model, sectors);
-    int ret = ash_co_disk_resize(run->disk, bytes_of(sectors), ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF,
-                                 &error);
+    int prealloc = ASH_PREALLOC_OFF;
+    if (sectors > run->model.sectors && below(run, 2) == 0) {
+        prealloc = (int)below(run, ASH_PREALLOC_FULL + 1);
+    }
+    int ret = ash_co_disk_resize(run->disk, bytes_of(sectors), ASH_RESIZE_SHRINK, prealloc, &error);
     if (ret == 0) {
         model_resize_end(&run->model, sectors, run->unit);
     } else {
