@@ -284,7 +284,8 @@ int ash_qcow2_check(struct ash_node *node, struct ash_check *check, struct ash_e
     if (check->fix != 0 && !ash_node_writable(node)) {
         return ash_error_set(error, -EPERM, "'%s' is not open for writing", node->filename);
     }
-    int ret = was_writing ? ash_qcow2_flush(node) : 0;
+    /* What was dropped and not yet given back would look like a leak. */
+    int ret = was_writing ? ash_qcow2_settle(node) : 0;
     if (ret == 0 && was_writing && check->fix != 0) {
         ret = ash_qcow2_end_writing(node);
     }

@@ -72,7 +72,11 @@ ASH_CO_FN static int give_back(struct ash_node *node, const struct qcow2_drop *d
         /* Advice; whether it was taken does not matter. */
         ash_edge_discard(node->file, offset, bytes);
     }
-    ash_qcow2_refcount_lower(node, drop->cluster, drop->count, ash_qcow2_alloc_free);
+    int ret = ash_qcow2_refcount_lower(node, drop->cluster, drop->count, ash_qcow2_alloc_free);
+    if (ret == -ENOMEM) {
+        /* For want of memory nothing must leak for good: the next batch tries again. */
+        ash_qcow2_drop(node, drop->cluster, drop->count, false);
+    }
     return 0;
 }
 

@@ -281,14 +281,30 @@ int ash_qcow2_begin_writing(struct ash_node *node, struct ash_error *error)
     return ret;
 }
 
-ASH_CO_FN static int write_all(struct ash_node *node)
+#define SETTLE_ROUNDS_MAX 64
+
+int ash_qcow2_settle(struct ash_node *node)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     int ret = ash_qcow2_flush(node);
-    while (ret == 0 && s->drops_stable->len > 0) {
+    unsigned rounds = 0; /* what cannot be given back for want of memory leaks at last */
+    while (ret == 0 && rounds++ < SETTLE_ROUNDS_MAX &&
+           (s->drops_new->len > 0 || s->drops_stable->len > 0 || s->reclaiming)) {
+        if (s->reclaiming) {
+            ash_co_reschedule(); /* a background coroutine is at it */
+            rounds--;
+            continue;
+        }
         ash_qcow2_reclaim_now(node);
         ret = ash_qcow2_flush(node);
     }
+    return ret;
+}
+
+ASH_CO_FN static int write_all(struct ash_node *node)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    int ret = ash_qcow2_settle(node);
     if (ret == 0 && (s->header.fields.incompatible & QCOW2_INCOMPATIBLE_DIRTY) &&
         !(node->flags & ASH_NODE_CHECK)) {
         ret = ash_qcow2_header_flag(node, 0, QCOW2_INCOMPATIBLE_DIRTY);

@@ -522,6 +522,8 @@ ASH_CO_FN int ash_qcow2_close(struct ash_node *node);
 /* What opening for writing does beyond opening, and its reverse: for reopen. */
 ASH_CO_FN int ash_qcow2_begin_writing(struct ash_node *node, struct ash_error *error);
 ASH_CO_FN int ash_qcow2_end_writing(struct ash_node *node);
+/* Writes all that is dirty, gives back all that was dropped and is not pinned, and writes that. */
+ASH_CO_FN int ash_qcow2_settle(struct ash_node *node);
 ASH_CO_FN int ash_qcow2_create(struct ash_edge *file, uint64_t bytes, const void *options,
                                struct ash_error *error);
 ASH_CO_FN int ash_qcow2_set_backing(struct ash_node *node, const char *file, const char *format,

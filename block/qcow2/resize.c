@@ -6,7 +6,10 @@
  *  1. Growing: the L1 table is long enough, on disk, before the header says the new length.
  *  2. Shrinking: what lay beyond the new end is given up before the header says the new length, so
  * that growing again never shows it.
- *  3. The length in memory changes after that on disk. */
+ *  3. Growing: what a backing file, or the rest of the last cluster, would show in the new range is
+ *     covered with zeroes, on disk, before the header says the new length: a cut in between shows
+ * the old length, never old contents.
+ *  4. Where a call fails, the length in memory is that on disk. */
 #include <errno.h>
 #include <inttypes.h>
 #include "block/qcow2/qcow2.h"
@@ -82,6 +85,24 @@ ASH_CO_FN static int preallocate(struct ash_node *node, uint64_t from, enum ash_
     return ret == 0 ? ash_qcow2_flush(node) : ret;
 }
 
+/* Zeroes, stable, where a backing file or the rest of the last cluster would show in the new range.
+ */
+ASH_CO_FN static int cover_new_range(struct ash_node *node, uint64_t old)
+{
+    const struct ash_qcow2_state *s = qcow2_state(node);
+    uint64_t end = ash_align_up(old, s->cluster_bytes);
+    if (node->backing != NULL) {
+        end = ASH_MAX(end, node->backing->child->size_bytes);
+    }
+    end = ASH_MIN(end, node->size_bytes);
+    if (old >= end) {
+        return 0;
+    }
+    struct ash_io io = {.op = ASH_ZERO, .offset = old, .bytes = end - old};
+    int ret = ash_map_io(node, &io);
+    return ret == 0 ? ash_qcow2_flush(node) : ret;
+}
+
 ASH_CO_FN static int grow(struct ash_node *node, uint64_t bytes, enum ash_prealloc prealloc,
                           struct ash_error *error)
 {
@@ -100,11 +121,15 @@ ASH_CO_FN static int grow(struct ash_node *node, uint64_t bytes, enum ash_preall
             return ret;
         }
     }
-    ret = write_length(node, bytes);
+    node->size_bytes = bytes; /* nobody else is let into the new range meanwhile */
+    ret = cover_new_range(node, old);
+    if (ret == 0) {
+        ret = write_length(node, bytes);
+    }
     if (ret < 0) {
+        node->size_bytes = old;
         return ash_error_errno(error, ret, "Writing the header of '%s' failed", node->filename);
     }
-    node->size_bytes = bytes;
     if (prealloc != ASH_PREALLOC_OFF) {
         ret = preallocate(node, old, prealloc);
         if (ret < 0) {

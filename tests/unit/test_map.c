@@ -237,10 +237,16 @@ ASH_CO_FN static void guests_body(struct core *core, void *opaque)
     chain_down(&chain);
 }
 
+static void print_finding(struct ash_check *check, const char *sentence)
+{
+    (void)check;
+    print_message("%s\n", sentence);
+}
+
 /* The same guests over qcow2, which has to be consistent afterwards. */
 ASH_CO_FN static void check_image(struct core *core, struct ash_disk *disk)
 {
-    struct ash_check check = {0};
+    struct ash_check check = {.report = print_finding};
     struct ash_node *node = ash_disk_node(disk);
     assert_int_equal(node->driver->check(node, &check, NULL), 0);
     if (check.corruptions + check.leaks + check.check_errors > 0) {
