@@ -124,6 +124,20 @@ int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear)
     return ret;
 }
 
+int ash_qcow2_header_set_length(struct ash_node *node, uint64_t bytes)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    ash_co_mutex_lock(&s->header_lock);
+    struct qcow2_fields fields = s->header.fields;
+    fields.disk_bytes = bytes;
+    int ret = ash_edge_flush(node->file);
+    if (ret == 0) {
+        ret = write_fields(node, &fields);
+    }
+    ash_co_mutex_unlock(&s->header_lock);
+    return ret;
+}
+
 int ash_qcow2_header_switch_l1(struct ash_node *node, uint64_t offset, uint64_t entries)
 {
     struct ash_qcow2_state *s = qcow2_state(node);

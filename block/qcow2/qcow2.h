@@ -491,6 +491,8 @@ ASH_CO_FN int ash_qcow2_header_update(struct ash_node *node, const struct qcow2_
 /* Sets and clears bits of the incompatible features. */
 ASH_CO_FN int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear);
 /* Leads the header to where these tables are now. */
+/* The length of the disk. The other fields are taken under the lock: a table may move meanwhile. */
+ASH_CO_FN int ash_qcow2_header_set_length(struct ash_node *node, uint64_t bytes);
 ASH_CO_FN int ash_qcow2_header_switch_l1(struct ash_node *node, uint64_t offset, uint64_t entries);
 ASH_CO_FN int ash_qcow2_header_switch_reftable(struct ash_node *node, uint64_t offset,
                                                uint64_t clusters);

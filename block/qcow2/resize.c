@@ -16,14 +16,6 @@
 #include "util/assert.h"
 #include "util/range.h"
 
-ASH_CO_FN static int write_length(struct ash_node *node, uint64_t bytes)
-{
-    struct ash_qcow2_state *s = qcow2_state(node);
-    struct qcow2_fields fields = s->header.fields;
-    fields.disk_bytes = bytes;
-    return ash_qcow2_header_update(node, &fields);
-}
-
 ASH_CO_FN static int shrink(struct ash_node *node, uint64_t bytes, struct ash_error *error)
 {
     const struct ash_qcow2_state *s = qcow2_state(node);
@@ -34,7 +26,7 @@ ASH_CO_FN static int shrink(struct ash_node *node, uint64_t bytes, struct ash_er
         ret = ash_qcow2_flush(node);
     }
     if (ret == 0) {
-        ret = write_length(node, bytes);
+        ret = ash_qcow2_header_set_length(node, bytes);
     }
     if (ret < 0) {
         return ash_error_errno(error, ret, "Shrinking '%s' failed", node->filename);
@@ -124,7 +116,7 @@ ASH_CO_FN static int grow(struct ash_node *node, uint64_t bytes, enum ash_preall
     node->size_bytes = bytes; /* nobody else is let into the new range meanwhile */
     ret = cover_new_range(node, old);
     if (ret == 0) {
-        ret = write_length(node, bytes);
+        ret = ash_qcow2_header_set_length(node, bytes);
     }
     if (ret < 0) {
         node->size_bytes = old;
