@@ -90,6 +90,7 @@ struct ash_node *ash_node_new(struct ash_loop *loop, const struct ash_driver *dr
     node->limits.memory_alignment = 1;
     ash_list_init(&node->parents);
     ash_list_init(&node->children);
+    ash_list_init(&node->bitmaps);
     ash_track_init(&node->track);
     ash_list_push_back(&block->nodes, &node->nodes_link);
     return node;

@@ -100,6 +100,7 @@ struct ash_node {
     char *backing_file;   /* from the header, or NULL */
     char *backing_format; /* from the header, or NULL */
     struct ash_track track;
+    struct ash_list bitmaps;    /* of struct ash_bitmap: block/bitmap/bitmap.h */
     struct ash_map *map;        /* of nodes whose driver maps: locks, pins, what walks found */
     struct ash_list nodes_link; /* in the loop's list of nodes */
 };

@@ -68,6 +68,19 @@ void ash_track_end(struct ash_request *request)
     }
 }
 
+bool ash_track_changing(const struct ash_node *node, uint64_t offset, uint64_t bytes)
+{
+    ash_list_for_each(request, &node->track.requests, struct ash_request, link)
+    {
+        bool changes =
+            request->op == ASH_WRITE || request->op == ASH_ZERO || request->op == ASH_DISCARD;
+        if (changes && ash_range_overlap(request->offset, request->bytes, offset, bytes)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void ash_track_drain(struct ash_node *node)
 {
     while (node->track.count > 0) {

@@ -37,6 +37,10 @@ ASH_CO_FN void ash_track_begin(struct ash_request *request, struct ash_node *nod
                                uint64_t offset, uint64_t bytes, bool serialising);
 void ash_track_end(struct ash_request *request);
 
+/* Whether a request that changes a part of the range is in flight: while one is, what the dirty bitmaps
+ * of the node say of it is not final (block/bitmap/bitmap.h). */
+bool ash_track_changing(const struct ash_node *node, uint64_t offset, uint64_t bytes);
+
 /* Waits until nothing is in flight on the node. */
 ASH_CO_FN void ash_track_drain(struct ash_node *node);
 
