@@ -70,7 +70,7 @@ int ash_guard_io(struct ash_edge *edge, const struct ash_io *io)
     }
     struct ash_range_lock lock;
     ash_assert(edge->child->map != NULL); /* only raw is guessed */
-    ash_range_lock(&lock, edge->child, 0, ASH_GUARD_BYTES);
+    ash_range_lock(&lock, &edge->child->map->locks, 0, ASH_GUARD_BYTES);
     int ret = change_sector(edge, io, guarded);
     ash_range_unlock(&lock);
     return ret < 0 ? ret : pass_rest(edge, io, guarded);

@@ -42,7 +42,7 @@ ASH_CO_FN static int place(struct unit *unit, void *data, uint32_t coded, uint64
         return ash_map_write(node, unit->offset, unit->bytes, ash_iov_of(&vec, 1), 0);
     }
     struct ash_range_lock lock;
-    ash_range_lock(&lock, node, unit->offset, unit->bytes);
+    ash_range_lock(&lock, &node->map->locks, unit->offset, unit->bytes);
     struct ash_placement placement = {0};
     int ret = ops->prepare_coded(node, unit->offset, unit_bytes, coded, &placement);
     if (ret == 0) {

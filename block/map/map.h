@@ -20,6 +20,7 @@
 #include "block/driver.h"
 #include "block/graph/node.h"
 #include "util/co/co.h"
+#include "util/co/range_lock.h"
 #include "util/list.h"
 
 enum ash_extent_kind {
@@ -79,25 +80,11 @@ struct ash_placement {
     uint64_t scratch[6]; /* the format's own: what it lets go, what commit links */
 };
 
-struct ash_range_lock {
-    struct ash_list link; /* in map->locks */
-    struct ash_node *node;
-    uint64_t offset;
-    uint64_t bytes;
-    struct ash_co_queue waiters;
-};
-
-/* Locks whole allocation units around the range; waits for overlapping locks, in order of arrival.
- */
-ASH_CO_FN void ash_range_lock(struct ash_range_lock *lock, struct ash_node *node, uint64_t offset,
-                              uint64_t bytes);
-void ash_range_unlock(struct ash_range_lock *lock);
-
 /* What a mapped node has besides its driver's state. */
 struct ash_walk_cache;
 struct ash_map {
     struct ash_list pins;
-    struct ash_list locks;
+    struct ash_range_locks locks; /* on guest ranges, in allocation units */
     struct ash_walk_cache *cache; /* made by the first walk that went down */
     bool waiting_for_pins;        /* set by the format: call ops->unpinned */
     uint32_t unit_bytes;          /* allocation unit, from limits.cluster; a power of two; raw: 1 */

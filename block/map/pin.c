@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Pins and range locks of mapped nodes.
+/* Pins of mapped nodes.
  *
  * A pin is a claim on a host range by I/O in flight: taken in the same turn as the lookup that
  * found the range, dropped when the I/O has completed. Freed ranges that a pin overlaps are not
  * handed out again; the format asks ash_pin_overlaps(), and is told by unpinned() when to ask
  * again. A range that is not linked any more cannot get new pins, so asking once per drop is
- * enough.
- *
- * A range lock keeps a guest range of whole allocation units for one writer. Locks are granted in
- * order of arrival: who comes later waits for every earlier overlapping one, waiting ones included,
- * so nobody starves. */
+ * enough. */
 #include "block/map/map.h"
 #include "util/assert.h"
 #include "util/range.h"
@@ -62,38 +58,4 @@ bool ash_pin_overlaps(const struct ash_node *node, const struct ash_edge *edge,
         }
     }
     return false;
-}
-
-void ash_range_lock(struct ash_range_lock *lock, struct ash_node *node, uint64_t offset,
-                    uint64_t bytes)
-{
-    uint64_t unit = node->map->unit_bytes;
-    lock->node = node;
-    lock->offset = ash_align_down(offset, unit);
-    lock->bytes = ash_align_up(offset + bytes, unit) - lock->offset;
-    ash_co_queue_init(&lock->waiters);
-    ash_list_push_back(&node->map->locks, &lock->link);
-    for (;;) {
-        struct ash_range_lock *conflict = NULL;
-        ash_list_for_each(other, &node->map->locks, struct ash_range_lock, link)
-        {
-            if (other == lock) {
-                break;
-            }
-            if (ash_range_overlap(other->offset, other->bytes, lock->offset, lock->bytes)) {
-                conflict = other;
-                break;
-            }
-        }
-        if (conflict == NULL) {
-            return;
-        }
-        ash_co_queue_wait(&conflict->waiters);
-    }
-}
-
-void ash_range_unlock(struct ash_range_lock *lock)
-{
-    ash_list_remove(&lock->link);
-    ash_co_queue_wake_all(&lock->waiters);
 }

@@ -21,15 +21,15 @@ struct ash_map *ash_map_new(struct ash_node *node)
 {
     struct ash_map *map = g_new0(struct ash_map, 1);
     ash_list_init(&map->pins);
-    ash_list_init(&map->locks);
     map->unit_bytes = node->limits.cluster != 0 ? node->limits.cluster : 1;
+    ash_range_locks_init(&map->locks, map->unit_bytes);
     return map;
 }
 
 void ash_map_free(struct ash_map *map)
 {
     ash_assert(ash_list_empty(&map->pins));
-    ash_assert(ash_list_empty(&map->locks));
+    ash_assert(ash_list_empty(&map->locks.held));
     if (map->cache != NULL) {
         ash_walk_cache_free(map->cache);
     }

@@ -221,7 +221,7 @@ ASH_CO_FN static int write_allocating(struct part *part)
     uint64_t left = part->bytes;
     while (left > 0) {
         struct ash_range_lock lock;
-        ash_range_lock(&lock, part->node, part->offset, left);
+        ash_range_lock(&lock, &part->node->map->locks, part->offset, left);
         int ret = part_lookup(part, left);
         if (ret == 0 && in_place(&part->extent)) {
             /* Somebody else linked it while this one waited. The pin suffices from here on. */

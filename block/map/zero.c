@@ -83,7 +83,7 @@ ASH_CO_FN static int zero_units(struct ash_node *node, uint64_t offset, uint64_t
                                 uint32_t flags)
 {
     struct ash_range_lock lock;
-    ash_range_lock(&lock, node, offset, bytes);
+    ash_range_lock(&lock, &node->map->locks, offset, bytes);
     int ret = node->driver->map->zero(node, offset, bytes, flags);
     ash_map_forget(node, offset, bytes);
     ash_range_unlock(&lock);
@@ -128,7 +128,7 @@ int ash_map_discard(struct ash_node *node, uint64_t offset, uint64_t bytes)
     while (start < stop && ret == 0) {
         uint64_t chunk = ASH_MIN(CHUNK_BYTES, stop - start);
         struct ash_range_lock lock;
-        ash_range_lock(&lock, node, start, chunk);
+        ash_range_lock(&lock, &node->map->locks, start, chunk);
         ret = node->driver->map->discard(node, start, chunk);
         ash_map_forget(node, start, chunk);
         ash_range_unlock(&lock);

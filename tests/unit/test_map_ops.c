@@ -268,7 +268,7 @@ CORE_TEST(a_failed_commit_leaves_what_was_there)
     map_format_of(node)->commit_fails_per_mille = 1000;
     assert_int_equal(ash_disk_write(disk, 100, "x", 1, 0), -EIO);
     expect(disk, 0, 16 * UNIT, 0x77);
-    assert_true(ash_list_empty(&node->map->locks));
+    assert_true(ash_list_empty(&node->map->locks.held));
     assert_true(ash_list_empty(&node->map->pins));
     assert_false(map_format_of(node)->used[0]);
     map_format_of(node)->commit_fails_per_mille = 0;
