@@ -2,9 +2,9 @@
 /* Disks: users of a graph.
  *
  * Invariants:
- *  1. Every request passes enter and leave; while the gate is closed, none enters, and who waits at
- * the gate is not in flight.
- *  2. A pause that expires opens the gate again.
+ *  1. Every request enters and leaves the disk's user, so that a pause holds it up.
+ *  2. Closing is a user's work too, up to the last write of the last node: a pause that somebody
+ * else wants waits for it, and one that stands holds it up.
  *  3. What other threads read is published: counters written by the owner only, and descriptions
  * that never change once published and live until the disk is closed. */
 #include "block/disk/disk.h"
@@ -38,21 +38,25 @@ ASH_CO_FN static int attach_root(struct ash_disk *disk, struct ash_node *node, u
 {
     struct ash_plan *plan = ash_plan_new(disk->loop);
     ash_plan_attach(plan, NULL, node, "root", ASH_ROLE_DISK, needs_of(flags), allows_of(flags),
-                    disk, &disk->root);
+                    &disk->user, &disk->root);
     int ret = ash_plan_run(plan, error);
     ash_plan_free(plan);
     return ret;
 }
 
+/* From before the disk's edge goes until closing has begun, the node counts as busy with itself. */
 ASH_CO_FN static int detach_root(struct ash_disk *disk)
 {
     struct ash_node *node = disk->root->child;
     ash_node_ref(node);
+    ash_user_begin(&node->own);
+    ash_user_leave(&disk->user);
     struct ash_plan *plan = ash_plan_new(disk->loop);
     ash_plan_detach(plan, disk->root);
     int ret = ash_plan_run(plan, NULL);
     ash_assert(ret == 0); /* giving rights back conflicts with nobody */
     ash_plan_free(plan);
+    ash_user_leave(&node->own);
     return ash_node_unref(node);
 }
 
@@ -81,8 +85,7 @@ int ash_co_disk_open(struct ash_loop *loop, const json_t *description, uint32_t 
 {
     struct ash_disk *disk = g_new0(struct ash_disk, 1);
     disk->loop = loop;
-    ash_co_queue_init(&disk->gate);
-    ash_co_queue_init(&disk->quiet);
+    ash_user_init(&disk->user, loop);
 
     json_t *copy = json_deep_copy(description);
     struct ash_node *node = NULL;
@@ -116,9 +119,10 @@ int ash_co_disk_close(struct ash_disk *disk, struct ash_error *error)
 {
     ash_loop_assert_owner(disk->loop);
     ash_assert(disk->queues == 0);
-    ash_assert(disk->pauses == 0);
+    ash_user_wait_at_gate(&disk->user);
     int ret = ash_disk_pause(disk, UINT64_MAX); /* a resize may be under way */
     ash_assert(ret == 0);
+    ash_user_begin(&disk->user);
     char *filename = g_strdup(disk->root->child->filename);
     if (ash_node_writable(disk->root->child)) {
         ret = ash_edge_flush(disk->root);
@@ -129,25 +133,10 @@ int ash_co_disk_close(struct ash_disk *disk, struct ash_error *error)
         ash_error_errno(error, ret, "Closing '%s' failed", filename);
     }
     g_free(filename);
+    ash_user_destroy(&disk->user);
     ash_published_free(disk->published);
     g_free(disk);
     return ret;
-}
-
-ASH_CO_FN static void enter(struct ash_disk *disk)
-{
-    while (ash_unlikely(disk->pauses > 0)) {
-        ash_co_queue_wait(&disk->gate);
-    }
-    disk->in_flight++;
-}
-
-static void leave(struct ash_disk *disk)
-{
-    disk->in_flight--;
-    if (ash_unlikely(disk->pauses > 0) && disk->in_flight == 0) {
-        ash_co_queue_wake_all(&disk->quiet);
-    }
 }
 
 int ash_disk_run(struct ash_disk *disk, const struct ash_io *asked)
@@ -160,9 +149,9 @@ int ash_disk_run(struct ash_disk *disk, const struct ash_io *asked)
     if (disk->write_through && (io.op == ASH_WRITE || io.op == ASH_ZERO)) {
         io.flags |= ASH_REQ_FUA;
     }
-    enter(disk);
+    ash_user_enter(&disk->user);
     int ret = ash_edge_io(disk->root, &io);
-    leave(disk);
+    ash_user_leave(&disk->user);
     return ret;
 }
 
@@ -218,53 +207,19 @@ int ash_co_disk_resize(struct ash_disk *disk, uint64_t bytes, uint32_t flags, in
     if ((disk->root->needs & ASH_RIGHT_RESIZE) == 0) {
         return ash_error_set(error, -EPERM, "'%s' is open read-only", disk->root->child->filename);
     }
-    enter(disk);
+    ash_user_enter(&disk->user);
     int ret = ash_edge_resize(disk->root, bytes, flags, prealloc, error);
-    leave(disk);
+    ash_user_leave(&disk->user);
     ash_disk_publish(disk);
     return ret;
 }
 
-struct deadline {
-    struct ash_timer timer;
-    struct ash_disk *disk;
-    bool expired;
-};
-
-static void deadline_fire(struct ash_timer *timer)
-{
-    struct deadline *deadline = ash_container_of(timer, struct deadline, timer);
-    deadline->expired = true;
-    ash_co_queue_wake_all(&deadline->disk->quiet);
-}
-
 int ash_disk_pause(struct ash_disk *disk, uint64_t deadline_ns)
 {
-    ash_loop_assert_owner(disk->loop);
-    struct deadline deadline = {.disk = disk, .expired = false};
-    disk->pauses++;
-    if (disk->in_flight == 0) {
-        return 0;
-    }
-    ash_timer_init(&deadline.timer, deadline_fire);
-    if (deadline_ns != UINT64_MAX) {
-        ash_timer_set(disk->loop, &deadline.timer, deadline_ns);
-    }
-    while (disk->in_flight > 0 && !deadline.expired) {
-        ash_co_queue_wait(&disk->quiet);
-    }
-    ash_timer_cancel(disk->loop, &deadline.timer);
-    if (disk->in_flight > 0) {
-        ash_disk_resume(disk);
-        return -ETIMEDOUT;
-    }
-    return 0;
+    return ash_user_pause(&disk->user, deadline_ns);
 }
 
 void ash_disk_resume(struct ash_disk *disk)
 {
-    ash_assert(disk->pauses > 0);
-    if (--disk->pauses == 0) {
-        ash_co_queue_wake_all(&disk->gate);
-    }
+    ash_user_resume(&disk->user);
 }

@@ -8,17 +8,13 @@
 #include "block/graph/node.h"
 #include "block/io/io.h"
 
-/* A user of a graph. Every request enters and leaves here; a pause closes the gate and waits until
- * all have left. */
+/* A user of a graph (block/graph/user.h). Every request enters and leaves here. */
 struct ash_disk {
     struct ash_loop *loop;
     struct ash_edge *root;
     bool write_through; /* every write is FUA */
-    uint32_t in_flight;
-    uint32_t pauses; /* gate closed while > 0 */
+    struct ash_user user;
     uint32_t queues;
-    struct ash_co_queue gate;             /* requests held up by a pause */
-    struct ash_co_queue quiet;            /* who pauses */
     struct ash_disk_published *published; /* what other threads may read */
 };
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reopening a disk with other flags, and cache modes. The disk is paused meanwhile; the change is
- * one plan, so either all nodes change or none. */
+/* Reopening a disk with other flags, and cache modes. All users of the nodes are paused meanwhile;
+ * the change is one plan, so either all nodes change or none. */
 #include <errno.h>
 #include <glib.h>
 #include <string.h>
 #include "block/disk/disk.h"
 #include "block/disk/published.h"
+#include "block/graph/pause.h"
 #include "block/graph/plan.h"
 #include "util/assert.h"
 
@@ -17,49 +18,73 @@ static uint32_t changed_flags(const struct ash_node *node, uint32_t flags, bool 
     return (node->flags & ~changeable) | (flags & changeable);
 }
 
-/* The disk's node and what it stands on through "file". On the way to read-only the format goes
- * first, while it can still write what it has to; on the way to writing the file does. */
-static void plan_nodes(struct ash_plan *plan, struct ash_node *top, uint32_t flags)
+/* The disk's node and what it stands on through "file", from the top. */
+static GPtrArray *nodes_of(struct ash_node *top)
 {
     GPtrArray *nodes = g_ptr_array_new();
     for (struct ash_node *node = top; node != NULL;
          node = node->file != NULL ? node->file->child : NULL) {
         g_ptr_array_add(nodes, node);
     }
+    return nodes;
+}
+
+/* On the way to read-only the format goes first, while it can still write what it has to; on the
+ * way to writing the file does. */
+static void plan_nodes(struct ash_plan *plan, const GPtrArray *nodes, uint32_t flags)
+{
     bool to_writing = (flags & ASH_NODE_WRITE) != 0;
     for (guint i = 0; i < nodes->len; i++) {
         struct ash_node *node = nodes->pdata[to_writing ? nodes->len - 1 - i : i];
-        ash_plan_reopen(plan, node, changed_flags(node, flags, node == top));
+        ash_plan_reopen(plan, node, changed_flags(node, flags, node == nodes->pdata[0]));
     }
-    g_ptr_array_free(nodes, TRUE);
+}
+
+ASH_CO_FN static int flush(struct ash_disk *disk, struct ash_error *error)
+{
+    int ret = 0;
+    if (ash_node_writable(disk->root->child)) {
+        ret = ash_edge_flush(disk->root);
+    }
+    if (ret < 0) {
+        ash_error_errno(error, ret, "Flushing '%s' failed", disk->root->child->filename);
+    }
+    return ret;
+}
+
+ASH_CO_FN static int change(struct ash_disk *disk, const GPtrArray *nodes, uint32_t flags,
+                            struct ash_error *error)
+{
+    uint32_t writing = ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE;
+    uint32_t needs = (disk->root->needs & ~writing) | ((flags & ASH_NODE_WRITE) != 0 ? writing : 0);
+    struct ash_plan *plan = ash_plan_new(disk->loop);
+    plan_nodes(plan, nodes, flags);
+    ash_plan_rights(plan, disk->root, needs, disk->root->allows);
+    int ret = ash_plan_run(plan, error);
+    ash_plan_free(plan);
+    return ret;
 }
 
 int ash_disk_reopen(struct ash_disk *disk, uint32_t flags, bool write_through,
                     struct ash_error *error)
 {
-    int ret = ash_disk_pause(disk, UINT64_MAX);
+    struct ash_pause pause;
+    GPtrArray *nodes = nodes_of(disk->root->child);
+    int ret = ash_pause_begin(&pause, disk->loop, (struct ash_node **)nodes->pdata, nodes->len,
+                              UINT64_MAX);
     ash_assert(ret == 0); /* without a deadline it does not expire */
-    if (ash_node_writable(disk->root->child)) {
-        ret = ash_edge_flush(disk->root);
-        if (ret < 0) {
-            ash_error_errno(error, ret, "Flushing '%s' failed", disk->root->child->filename);
-        }
-    }
+    ret = flush(disk, error);
     if (ret == 0) {
-        uint32_t writing = ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE;
-        uint32_t needs =
-            (disk->root->needs & ~writing) | ((flags & ASH_NODE_WRITE) != 0 ? writing : 0);
-        struct ash_plan *plan = ash_plan_new(disk->loop);
-        plan_nodes(plan, disk->root->child, flags);
-        ash_plan_rights(plan, disk->root, needs, disk->root->allows);
-        ret = ash_plan_run(plan, error);
-        ash_plan_free(plan);
+        ret = ash_pause_drain(&pause, UINT64_MAX); /* the flush may have set work going */
+        ash_assert(ret == 0);
+        ret = change(disk, nodes, flags, error);
     }
     if (ret == 0) {
         disk->write_through = write_through;
         ash_disk_publish(disk);
     }
-    ash_disk_resume(disk);
+    ash_pause_end(&pause);
+    g_ptr_array_free(nodes, TRUE);
     return ret;
 }
 

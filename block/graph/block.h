@@ -15,6 +15,8 @@ struct ash_block {
     uint64_t next_id;      /* for generated node names */
     struct ash_budget budget;
     struct ash_co_mutex plans; /* one plan at a time, from solving to commit */
+    struct ash_list pauses;    /* of struct ash_pause */
+    struct ash_co_queue pausers;
 };
 
 /* Made by the first call on the loop. */

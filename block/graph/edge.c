@@ -20,7 +20,8 @@ static struct ash_edge **role_slot(struct ash_node *parent, enum ash_role role)
 }
 
 struct ash_edge *ash_edge_new(struct ash_node *parent, struct ash_node *child, const char *name,
-                              enum ash_role role, uint32_t needs, uint32_t allows, void *user)
+                              enum ash_role role, uint32_t needs, uint32_t allows,
+                              struct ash_user *user)
 {
     struct ash_edge *edge = g_new0(struct ash_edge, 1);
     edge->parent = parent;

@@ -14,7 +14,8 @@ ASH_CO_FN void ash_node_discard(struct ash_node *node);
 
 /* Links an edge into both nodes' lists. The reference to the child is the caller's to take. */
 struct ash_edge *ash_edge_new(struct ash_node *parent, struct ash_node *child, const char *name,
-                              enum ash_role role, uint32_t needs, uint32_t allows, void *user);
+                              enum ash_role role, uint32_t needs, uint32_t allows,
+                              struct ash_user *user);
 
 /* Unlinks and frees an edge. The reference to the child is the caller's to drop. */
 void ash_edge_free(struct ash_edge *edge);

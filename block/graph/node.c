@@ -24,6 +24,7 @@ static void block_free(struct ash_loop *loop)
 {
     struct ash_block *block = loop->block;
     ash_assert(ash_list_empty(&block->nodes));
+    ash_assert(ash_list_empty(&block->pauses));
     ash_co_mutex_destroy(&block->plans);
     g_free(block);
     loop->block = NULL;
@@ -36,6 +37,8 @@ struct ash_block *ash_block_of(struct ash_loop *loop)
         block->loop = loop;
         ash_list_init(&block->nodes);
         ash_co_mutex_init(&block->plans);
+        ash_list_init(&block->pauses);
+        ash_co_queue_init(&block->pausers);
         ash_budget_init(&block->budget, loop->metadata_bytes_max);
         loop->block = block;
         loop->block_free = block_free;
@@ -45,8 +48,7 @@ struct ash_block *ash_block_of(struct ash_loop *loop)
 
 struct ash_node *ash_node_find(struct ash_loop *loop, const char *name)
 {
-    ash_list_for_each(node, &ash_block_of(loop)->nodes, struct ash_node, nodes_link)
-    {
+    ash_list_for_each (node, &ash_block_of(loop)->nodes, struct ash_node, nodes_link) {
         if (node->open && strcmp(node->name, name) == 0) {
             return node;
         }
@@ -56,8 +58,7 @@ struct ash_node *ash_node_find(struct ash_loop *loop, const char *name)
 
 bool ash_node_name_taken(struct ash_loop *loop, const char *name)
 {
-    ash_list_for_each(node, &ash_block_of(loop)->nodes, struct ash_node, nodes_link)
-    {
+    ash_list_for_each (node, &ash_block_of(loop)->nodes, struct ash_node, nodes_link) {
         if (strcmp(node->name, name) == 0) {
             return true;
         }
@@ -92,6 +93,7 @@ struct ash_node *ash_node_new(struct ash_loop *loop, const struct ash_driver *dr
     ash_list_init(&node->children);
     ash_list_init(&node->bitmaps);
     ash_track_init(&node->track);
+    ash_user_init(&node->own, loop);
     ash_list_push_back(&block->nodes, &node->nodes_link);
     return node;
 }
@@ -109,6 +111,7 @@ static void node_free(struct ash_node *node)
     ash_assert(ash_list_empty(&node->children));
     ash_assert(ash_list_empty(&node->parents));
     ash_assert(node->track.count == 0);
+    ash_user_destroy(&node->own);
     if (node->map != NULL) {
         ash_map_free(node->map);
     }
@@ -145,13 +148,14 @@ ASH_CO_FN static int node_close(struct ash_node *node, bool opened, GPtrArray *l
 {
     int ret = 0;
     node->open = false;
+    ash_user_begin(&node->own); /* who pauses what lies below waits for it */
     if (opened && node->driver->close != NULL) {
         ret = node->driver->close(node);
     }
-    ash_list_for_each_safe(edge, &node->children, struct ash_edge, parent_link)
-    {
+    ash_list_for_each_safe (edge, &node->children, struct ash_edge, parent_link) {
         child_release(edge, lost);
     }
+    ash_user_leave(&node->own);
     node_free(node);
     return ret;
 }

@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "block/graph/user.h"
 #include "block/io/track.h"
 #include "util/error.h"
 #include "util/list.h"
@@ -43,7 +44,7 @@ struct ash_edge {
     uint32_t allows;
     struct ash_list parent_link; /* in parent->children */
     struct ash_list child_link;  /* in child->parents */
-    void *user;                  /* of a disk's edge: the disk */
+    struct ash_user *user;       /* of an edge without a parent: who uses it; NULL: nobody's */
 };
 
 /* What a driver asks of requests. 0 where there is no bound. Sizes in bytes; alignments are powers
@@ -89,7 +90,7 @@ struct ash_node {
     json_t *options; /* as opened: for "json:" file names; never NULL */
     uint32_t flags;  /* ASH_NODE_* */
     uint32_t refs;   /* edges to it, and holders of a pointer */
-    bool open;       /* the driver is open: by its name the node can be found */
+    bool open;       /* with all that it stands on: by its name the node can be found */
     uint64_t size_bytes;
     struct ash_limits limits;
     struct ash_list parents;  /* of edges, by child_link */
@@ -101,6 +102,7 @@ struct ash_node {
     char *backing_format; /* from the header, or NULL */
     struct ash_track track;
     struct ash_list bitmaps;    /* of struct ash_bitmap: block/bitmap/bitmap.h */
+    struct ash_user own;        /* opening, background work, closing */
     struct ash_map *map;        /* of nodes whose driver maps: locks, pins, what walks found */
     struct ash_list nodes_link; /* in the loop's list of nodes */
 };

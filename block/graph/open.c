@@ -44,8 +44,10 @@ ASH_CO_FN static int probe(struct ash_node *file, const struct ash_driver **driv
     uint8_t head[PROBE_BYTES] = {0};
     struct ash_edge *edge =
         ash_edge_new(NULL, file, "probe", ASH_ROLE_DISK, ASH_RIGHT_READ, ASH_RIGHT_ALL, NULL);
+    ash_user_enter(&file->own); /* a node that others use too may be paused */
     size_t bytes = ASH_MIN(file->size_bytes, sizeof(head));
     int ret = ash_edge_read(edge, 0, head, bytes);
+    ash_user_leave(&file->own);
     ash_edge_free(edge);
     if (ret < 0) {
         return ash_error_errno(error, ret, "Could not read image for determining its format");
@@ -143,7 +145,25 @@ static void settle(struct ash_node *node)
     if (node->driver->map != NULL) {
         node->map = ash_map_new(node);
     }
-    node->open = true;
+}
+
+/* Lets the node and what was opened with it be found by their names: not before the whole chain is
+ * there, as whoever found a part of it would read zeroes where the rest is missing. */
+static void show(struct ash_node *top)
+{
+    GPtrArray *nodes = g_ptr_array_new();
+    g_ptr_array_add(nodes, top);
+    while (nodes->len > 0) {
+        struct ash_node *node = g_ptr_array_remove_index(nodes, nodes->len - 1);
+        if (node->open) {
+            continue; /* it was there before, and all below it */
+        }
+        node->open = true;
+        ash_list_for_each (edge, &node->children, struct ash_edge, parent_link) {
+            g_ptr_array_add(nodes, edge->child);
+        }
+    }
+    g_ptr_array_free(nodes, TRUE);
 }
 
 static int check_name(struct ash_loop *loop, const struct ash_node_options *options,
@@ -183,7 +203,9 @@ ASH_CO_FN static int open_node(struct ash_loop *loop, const struct ash_driver *d
         ash_node_unref(file);
     }
     if (ret == 0) {
+        ash_user_enter(&node->own); /* what it stands on may be paused */
         ret = driver->open(node, error);
+        ash_user_leave(&node->own);
     }
     if (ret < 0) {
         ash_node_discard(node);
@@ -411,6 +433,7 @@ int ash_node_open(struct ash_loop *loop, const json_t *description, uint32_t fla
         ash_node_unref(top);
         return ret;
     }
+    show(top);
     *result = top;
     return 0;
 }

@@ -9,7 +9,9 @@
  *  3. Commit cannot fail.
  *  4. From solving to commit no other plan of the loop runs: what was solved holds when it is
  * carried out. Nodes that lost their last edge are closed after that, as closing runs plans.
- *  5. Solving is a worklist: a node is looked at again when the rights of an edge to it changed. It
+ *  5. What is edited is quiet from solving to commit; who comes to stand above a paused node by the
+ *     plan is paused in the turn in which the edges change.
+ *  6. Solving is a worklist: a node is looked at again when the rights of an edge to it changed. It
  *     ends because the graph has no cycles, which is checked first. */
 #include "block/graph/plan.h"
 #include <errno.h>
@@ -17,6 +19,7 @@
 #include "block/driver.h"
 #include "block/graph/block.h"
 #include "block/graph/edge.h"
+#include "block/graph/pause.h"
 #include "block/map/map.h"
 #include "util/assert.h"
 
@@ -77,7 +80,7 @@ void ash_plan_free(struct ash_plan *plan)
 
 void ash_plan_attach(struct ash_plan *plan, struct ash_node *parent, struct ash_node *child,
                      const char *name, enum ash_role role, uint32_t needs, uint32_t allows,
-                     void *user, struct ash_edge **edge)
+                     struct ash_user *user, struct ash_edge **edge)
 {
     struct ash_edge *fresh = g_new0(struct ash_edge, 1);
     *fresh = (struct ash_edge){.parent = parent,
@@ -166,8 +169,7 @@ static uint32_t proposed_flags(struct ash_plan *plan, const struct ash_node *nod
 static GPtrArray *proposed_parents(struct ash_plan *plan, struct ash_node *node)
 {
     GPtrArray *edges = g_ptr_array_new();
-    ash_list_for_each(edge, &node->parents, struct ash_edge, child_link)
-    {
+    ash_list_for_each (edge, &node->parents, struct ash_edge, child_link) {
         if (proposed_child(plan, edge) == node) {
             g_ptr_array_add(edges, edge);
         }
@@ -186,8 +188,7 @@ static GPtrArray *proposed_parents(struct ash_plan *plan, struct ash_node *node)
 static GPtrArray *proposed_children(struct ash_plan *plan, struct ash_node *node)
 {
     GPtrArray *edges = g_ptr_array_new();
-    ash_list_for_each(edge, &node->children, struct ash_edge, parent_link)
-    {
+    ash_list_for_each (edge, &node->children, struct ash_edge, parent_link) {
         if (proposed_child(plan, edge) != NULL) {
             g_ptr_array_add(edges, edge);
         }
@@ -402,8 +403,7 @@ void ash_node_rights(const struct ash_node *node, uint32_t *needs, uint32_t *all
 {
     *needs = 0;
     *allows = ASH_RIGHT_ALL;
-    ash_list_for_each(edge, &node->parents, struct ash_edge, child_link)
-    {
+    ash_list_for_each (edge, &node->parents, struct ash_edge, child_link) {
         *needs |= edge->needs;
         *allows &= edge->allows;
     }
@@ -516,14 +516,30 @@ ASH_CO_FN static void commit(struct ash_plan *plan, GPtrArray *lost)
             commit_edge(edit, lost);
         }
     }
+    ash_pauses_extend(ash_block_of(plan->loop));
     settle_locks(plan);
+}
+
+static void assert_quiet(struct ash_plan *plan)
+{
+    for (guint i = 0; i < plan->edits->len; i++) {
+        struct edit *edit = edit_at(plan, i);
+        const struct ash_node *node = edit->kind == EDIT_REOPEN ? edit->node : edit->edge->parent;
+        if (node != NULL) {
+            ash_node_assert_quiet(node);
+        } else if (edit->kind != EDIT_ATTACH && edit->edge->user != NULL) {
+            ash_assert(edit->edge->user->pauses > 0);
+            ash_assert(edit->edge->user->in_flight == 0);
+        }
+    }
 }
 
 int ash_plan_run(struct ash_plan *plan, struct ash_error *error)
 {
-    struct ash_co_mutex *plans = &ash_block_of(plan->loop)->plans;
+    struct ash_block *block = ash_block_of(plan->loop);
     GPtrArray *lost = g_ptr_array_new();
-    ash_co_mutex_lock(plans);
+    ash_co_mutex_lock(&block->plans);
+    assert_quiet(plan);
     int ret = check_shape(plan, error);
     if (ret == 0) {
         ret = solve(plan, error);
@@ -532,9 +548,10 @@ int ash_plan_run(struct ash_plan *plan, struct ash_error *error)
         ret = prepare(plan, error);
     }
     if (ret == 0) {
+        assert_quiet(plan);
         commit(plan, lost);
     }
-    ash_co_mutex_unlock(plans);
+    ash_co_mutex_unlock(&block->plans);
     for (guint i = 0; i < lost->len; i++) {
         ash_node_unref(lost->pdata[i]);
     }

@@ -3,8 +3,13 @@
  *
  * A plan collects edits, then: solves rights and checks shape without touching anything; prepares
  * (may yield and may fail: file locks, reopening, header updates); commits, which cannot fail. When
- * it fails nothing has changed. The nodes edited are quiet: opening ones have no users yet, others
- * are paused by the caller (asserted). */
+ * it fails nothing has changed.
+ *
+ * What is edited is quiet: no request is in flight on the node, and the users above it are paused
+ * and have left; asserted at the start and again before commit. A node that opens or closes has no
+ * users. Others are paused by the caller (block/graph/pause.h). Edited are the parents of edges
+ * that come, go or are led elsewhere, the nodes reopened, and, of edges without a parent, their
+ * users. A child that gains or loses a parent is not edited. */
 #ifndef ASH_BLOCK_GRAPH_PLAN_H
 #define ASH_BLOCK_GRAPH_PLAN_H
 
@@ -23,7 +28,7 @@ void ash_plan_free(struct ash_plan *plan);
  * returned through *edge by commit. */
 void ash_plan_attach(struct ash_plan *plan, struct ash_node *parent, struct ash_node *child,
                      const char *name, enum ash_role role, uint32_t needs, uint32_t allows,
-                     void *user, struct ash_edge **edge);
+                     struct ash_user *user, struct ash_edge **edge);
 /* Removes an edge; its child loses a reference after commit. */
 void ash_plan_detach(struct ash_plan *plan, struct ash_edge *edge);
 /* Leads an edge to another child. */

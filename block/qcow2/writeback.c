@@ -43,6 +43,7 @@ static void background_run(void *opaque)
     struct ash_qcow2_state *s = qcow2_state(node);
     background->fn(node);
     g_free(background);
+    ash_user_leave(&node->own);
     s->background--;
     ash_co_queue_wake_all(&s->background_waiters);
 }
@@ -57,6 +58,7 @@ int ash_qcow2_background(struct ash_node *node, void (*fn)(struct ash_node *node
         g_free(background);
         return ret;
     }
+    ash_user_begin(&node->own);
     s->background++;
     return 0;
 }

@@ -43,6 +43,9 @@ static inline void exit_if_expected(void *condition, const char *message)
     }
 }
 
+/* In the child: for the loops that fn() makes, as a turn sets the hooks of its loop. */
+static const struct ash_hooks *dies_hooks;
+
 /* Calls fn() in a child process and fails unless the assertion of `condition` fails there. */
 static inline void assert_asserts(void (*fn)(void), const char *condition)
 {
@@ -60,6 +63,7 @@ static inline void assert_asserts(void (*fn)(void), const char *condition)
         hooks.opaque = text;
         hooks.fatal = exit_if_expected;
         ash_assert_set_hooks(&hooks);
+        dies_hooks = &hooks;
         fn();
         _exit(0);
     }

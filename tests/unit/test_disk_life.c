@@ -37,7 +37,7 @@ ASH_CO_FN static void hold(struct core *core, struct held *held, struct ash_disk
     *held = (struct held){.disk = disk};
     ash_track_begin(&held->blocker, ash_disk_node(disk), ASH_WRITE, 0, 512, true);
     core_spawn(core, held_write, held);
-    while (disk->in_flight == 0) {
+    while (disk->user.in_flight == 0) {
         ash_co_sleep(100);
     }
 }
@@ -71,7 +71,7 @@ CORE_TEST(a_pause_waits_for_what_is_in_flight_and_holds_up_what_comes)
     struct other before = {disk, false};
     struct other after = {disk, false};
     core_spawn(core, other_write, &before);
-    while (disk->in_flight == 0) {
+    while (disk->user.in_flight == 0) {
         ash_co_sleep(100);
     }
     assert_int_equal(ash_disk_pause(disk, UINT64_MAX), 0);
@@ -79,7 +79,7 @@ CORE_TEST(a_pause_waits_for_what_is_in_flight_and_holds_up_what_comes)
     core_spawn(core, other_write, &after);
     ash_co_sleep(10 * MS);
     assert_false(after.done);
-    assert_int_equal(disk->in_flight, 0);
+    assert_int_equal(disk->user.in_flight, 0);
     assert_int_equal(ash_disk_pause(disk, 0), 0); /* nests, and needs no time */
     ash_disk_resume(disk);
     ash_co_sleep(10 * MS);
@@ -103,7 +103,7 @@ CORE_TEST(a_pause_that_expires_leaves_the_gate_open)
     uint64_t late_ns = ash_loop_now(core->loop) - deadline_ns;
     assert_true(ash_loop_now(core->loop) >= deadline_ns);
     assert_true(late_ns < 10 * MS || core_is_real());
-    assert_int_equal(disk->pauses, 0);
+    assert_int_equal(disk->user.pauses, 0);
     assert_int_equal(ash_disk_pause(disk, 1), -ETIMEDOUT); /* a deadline that has passed */
     other_write(core, &other);
     assert_true(other.done);
@@ -172,7 +172,7 @@ CORE_TEST(closing_waits_for_a_resize_under_way)
     struct ash_disk *disk = open_mem_disk(core, 50000);
     struct other resize = {disk, false};
     core_spawn(core, resize_disk, &resize);
-    while (disk->in_flight == 0) {
+    while (disk->user.in_flight == 0) {
         ash_co_sleep(100);
     }
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
@@ -186,7 +186,7 @@ CORE_TEST(reopening_waits_for_what_is_in_flight_and_changes_what_is_allowed)
     struct ash_disk *disk = open_mem_disk(core, 20000);
     struct other write = {disk, false};
     core_spawn(core, other_write, &write);
-    while (disk->in_flight == 0) {
+    while (disk->user.in_flight == 0) {
         ash_co_sleep(100);
     }
     assert_int_equal(ash_disk_reopen(disk, 0, false, NULL), 0);
