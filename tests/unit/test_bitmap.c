@@ -287,7 +287,8 @@ ASH_CO_FN static void storm_body(struct core *core, void *opaque)
     (void)opaque;
     struct ash_edge *edge =
         core_mem(core, json_pack("{s:i, s:i, s:i, s:i}", "size", STORM_BYTES, "delay-ns", 2000,
-                                 "request-alignment", 512, "seed", (int)core->seed));
+                                 "request-alignment", core->seed % 2 == 0 ? 1 : 512, "seed",
+                                 (int)core->seed));
     struct storm storm = {.edge = edge, .guests = 4};
     storm.bitmap = bitmap_of(edge, "b", UINT64_C(512) << core->seed % 4);
     storm.copy = g_malloc0(STORM_BYTES);
