@@ -14,6 +14,7 @@ struct ash_block {
     struct ash_list nodes; /* of struct ash_node, in order of opening */
     uint64_t next_id;      /* for generated node names */
     struct ash_budget budget;
+    struct ash_list jobs;  /* of the job layer */
     struct ash_co_mutex plans; /* one plan at a time, from solving to commit */
     struct ash_list pauses;    /* of struct ash_pause */
     struct ash_co_queue pausers;

@@ -13,7 +13,6 @@
 #include <glib.h>
 #include <stdio.h>
 #include <string.h>
-#include "block/bitmap/bitmap.h"
 #include "block/driver.h"
 #include "block/graph/block.h"
 #include "block/graph/edge.h"
@@ -24,6 +23,7 @@
 static void block_free(struct ash_loop *loop)
 {
     struct ash_block *block = loop->block;
+    ash_assert(ash_list_empty(&block->jobs)); /* each concluded and dismissed */
     ash_assert(ash_list_empty(&block->nodes));
     ash_assert(ash_list_empty(&block->pauses));
     ash_co_mutex_destroy(&block->plans);
@@ -37,6 +37,7 @@ struct ash_block *ash_block_of(struct ash_loop *loop)
         struct ash_block *block = g_new0(struct ash_block, 1);
         block->loop = loop;
         ash_list_init(&block->nodes);
+    ash_list_init(&block->jobs);
         ash_co_mutex_init(&block->plans);
         ash_list_init(&block->pauses);
         ash_co_queue_init(&block->pausers);
@@ -113,7 +114,6 @@ static void node_free(struct ash_node *node)
     ash_assert(ash_list_empty(&node->parents));
     ash_assert(node->track.count == 0);
     ash_user_destroy(&node->own);
-    ash_bitmaps_free(node);
     if (node->map != NULL) {
         ash_map_free(node->map);
     }

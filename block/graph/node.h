@@ -25,6 +25,7 @@ enum ash_role {
     ASH_ROLE_DATA,    /* holds data only */
     ASH_ROLE_BACKING, /* is read where the parent holds nothing */
     ASH_ROLE_DISK,    /* the parent is a user's handle */
+    ASH_ROLE_JOB,     /* a job's own way to a node, past filters on top of it */
 };
 
 /* Rights. `needs`: what the parent does through the edge. `allows`: what it can bear others to do.
@@ -42,6 +43,8 @@ struct ash_edge {
     enum ash_role role;
     uint32_t needs;
     uint32_t allows;
+    uint32_t lends; /* rights that a job lets others have here, and answers for: added to allows */
+    bool frozen;    /* a job relies on where it leads: plans do not change it */
     struct ash_list parent_link; /* in parent->children */
     struct ash_list child_link;  /* in child->parents */
     struct ash_user *user;       /* of an edge without a parent: who uses it; NULL: nobody's */

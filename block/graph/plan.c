@@ -253,6 +253,10 @@ static int check_shape(struct ash_plan *plan, struct ash_error *error)
 {
     for (guint i = 0; i < plan->edits->len; i++) {
         struct edit *edit = edit_at(plan, i);
+        if ((edit->kind == EDIT_REPLACE || edit->kind == EDIT_DETACH) && edit->edge->frozen) {
+            return ash_error_set(error, -EBUSY, "A job relies on '%s' being in its place",
+                                 edit->edge->child->filename);
+        }
         if (edit->kind != EDIT_ATTACH && edit->kind != EDIT_REPLACE) {
             continue;
         }
@@ -371,6 +375,7 @@ static void solve_node(struct ash_plan *plan, GQueue *work, struct ash_node *nod
         struct rights now = proposed(plan, edge);
         struct rights next;
         derive(plan, node, edge->role, above, &next);
+        next.allows |= edge->lends;
         if (now.needs != next.needs || now.allows != next.allows) {
             propose(plan, edge, next.needs, next.allows);
             touch(plan, work, proposed_child(plan, edge));

@@ -5,6 +5,7 @@
 
 #include <ashlar/version.h>
 #include <ashlar/error.h>
+#include <ashlar/job.h>
 #include <ashlar/loop.h>
 #include <ashlar/disk.h>
 #include <ashlar/queue.h>

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The loop of every job; see the header. The job's coroutine alone hands out ranges; each range is
+ * a coroutine, which wakes it when it ends. */
+#include "job/sweep.h"
+#include <errno.h>
+#include <glib.h>
+#include "util/assert.h"
+
+struct range {
+    struct ash_list link; /* in sweep->again */
+    struct ash_sweep *sweep;
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+void ash_sweep_init(struct ash_sweep *sweep, const struct ash_sweep_ops *ops, struct ash_job *job)
+{
+    sweep->ops = ops;
+    sweep->job = job;
+    sweep->tasks_max = 16;
+    sweep->bytes_max = 64 * MiB;
+    sweep->refs = 1;
+    ash_list_init(&sweep->again);
+}
+
+ASH_CO_FN static void unref(struct ash_sweep *sweep)
+{
+    if (--sweep->refs == 0) {
+        ash_assert(sweep->tasks == 0);
+        sweep->ops->release(sweep);
+    }
+}
+
+/* What becomes of a range that failed. True: it is kept, to be tried again. */
+static bool failed(struct ash_sweep *sweep, struct range *range, int ret, bool reading)
+{
+    enum ash_on_error policy = reading ? sweep->on_source_error : sweep->on_target_error;
+    switch (ash_job_io_error(sweep->job, policy, ret)) {
+    case ASH_ON_ERROR_STOP:
+        ash_list_push_back(&sweep->again, &range->link);
+        return true;
+    case ASH_ON_ERROR_IGNORE:
+        sweep->ignored = sweep->ignored == 0 ? ret : sweep->ignored;
+        return false;
+    default:
+        sweep->ret = sweep->ret == 0 ? ret : sweep->ret;
+        return false;
+    }
+}
+
+static void work(void *opaque)
+{
+    struct range *range = opaque;
+    struct ash_sweep *sweep = range->sweep;
+    ash_co_assert_inside();
+    bool reading = false;
+    bool kept = false;
+    int ret = sweep->ops->copy(sweep, range->offset, range->bytes, &reading);
+    sweep->tasks--;
+    sweep->bytes -= range->bytes;
+    if (sweep->job != NULL) {
+        if (sweep->ops->done != NULL) {
+            sweep->ops->done(sweep, range->offset, range->bytes, ret);
+        }
+        if (ret < 0) {
+            kept = failed(sweep, range, ret, reading);
+        }
+        ash_job_kick(sweep->job);
+    }
+    if (!kept) {
+        g_free(range);
+    }
+    unref(sweep);
+}
+
+static int start(struct ash_sweep *sweep, struct range *range)
+{
+    struct ash_loop *loop = sweep->job->loop;
+    int ret = ash_co_spawn(&loop->sched, work, range);
+    if (ret == 0) {
+        sweep->refs++;
+        sweep->tasks++;
+        sweep->bytes += range->bytes;
+    }
+    return ret;
+}
+
+ASH_CO_FN static void quiet(void *opaque)
+{
+    struct ash_sweep *sweep = opaque;
+    while (sweep->tasks > 0 && !sweep->job->cancelled) {
+        ash_job_wait(sweep->job, UINT64_MAX);
+    }
+}
+
+/* A range to be tried again, or a fresh one; NULL and 0: none at present. */
+ASH_CO_FN static int take(struct ash_sweep *sweep, struct range **range)
+{
+    *range = NULL;
+    if (!ash_list_empty(&sweep->again)) {
+        *range = ash_list_first(&sweep->again, struct range, link);
+        ash_list_remove(&(*range)->link);
+        return 0;
+    }
+    uint64_t offset = 0;
+    uint64_t bytes = 0;
+    int ret = sweep->ops->next(sweep, &offset, &bytes);
+    if (ret == 0 && bytes > 0) {
+        *range = g_new0(struct range, 1);
+        **range = (struct range){.sweep = sweep, .offset = offset, .bytes = bytes};
+    }
+    return ret;
+}
+
+static bool full(const struct ash_sweep *sweep, uint64_t bytes)
+{
+    return sweep->tasks >= sweep->tasks_max ||
+           (sweep->tasks > 0 && sweep->bytes + bytes > sweep->bytes_max);
+}
+
+/* Waits for room and starts; puts the range back when the sweep ends meanwhile. */
+ASH_CO_FN static int hand_out(struct ash_sweep *sweep, struct range *range)
+{
+    struct ash_job *job = sweep->job;
+    int ret = 0;
+    while (full(sweep, range->bytes) && ret == 0 && sweep->ret == 0) {
+        ash_job_wait(job, UINT64_MAX);
+        ret = job->cancelled ? -ECANCELED : 0;
+    }
+    while (ret == 0 && sweep->ret == 0) {
+        uint64_t bytes = range->bytes;
+        ret = start(sweep, range);
+        if (ret == 0) {
+            return ash_job_pause_point(job, bytes, quiet, sweep);
+        }
+        if (sweep->tasks == 0) {
+            break; /* not one coroutine can be had */
+        }
+        ash_job_wait(job, UINT64_MAX);
+        ret = job->cancelled ? -ECANCELED : 0;
+    }
+    g_free(range);
+    return ret;
+}
+
+/* All that was handed out has ended, or is forsaken. */
+ASH_CO_FN static void settle(struct ash_sweep *sweep)
+{
+    while (sweep->tasks > 0 && !(sweep->job->forced && sweep->forsakable)) {
+        ash_job_wait(sweep->job, UINT64_MAX);
+    }
+    while (!ash_list_empty(&sweep->again)) {
+        struct range *range = ash_list_first(&sweep->again, struct range, link);
+        ash_list_remove(&range->link);
+        g_free(range);
+    }
+}
+
+int ash_sweep_run(struct ash_sweep *sweep)
+{
+    int ret;
+    for (;;) {
+        struct range *range;
+        ret = ash_job_pause_point(sweep->job, 0, quiet, sweep);
+        if (ret < 0 || sweep->ret < 0) {
+            break;
+        }
+        ret = take(sweep, &range);
+        if (ret < 0) {
+            break;
+        }
+        if (range != NULL) {
+            ret = hand_out(sweep, range);
+            if (ret < 0) {
+                break;
+            }
+        } else if (sweep->tasks > 0) {
+            ash_job_wait(sweep->job, UINT64_MAX);
+        } else if (ash_list_empty(&sweep->again)) {
+            break;
+        }
+    }
+    if (ret < 0 || sweep->ret < 0) {
+        settle(sweep);
+    }
+    return ret < 0 ? ret : sweep->ret;
+}
+
+void ash_sweep_drop(struct ash_sweep *sweep)
+{
+    sweep->job = NULL;
+    unref(sweep);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A sweep: the loop of every job. It asks for the next range, works on many at once, pauses, keeps
+ * to the job's speed, applies the policy to errors, and ends early when it has to.
+ *
+ * Invariants:
+ *  1. A range is either to come, in work, or to be tried again; a job that ends well has done all.
+ *  2. While the job is paused nothing is in work.
+ *  3. At most tasks_max ranges, and bytes_max bytes if that is more than one range, are in work.
+ *  4. Who is forced to end does not wait for ranges in work if the sweep is `forsakable`: then they
+ * own what they use, and the last of them frees it through `release`. */
+#ifndef ASH_JOB_SWEEP_H
+#define ASH_JOB_SWEEP_H
+
+#include "job/job.h"
+
+struct ash_sweep;
+
+struct ash_sweep_ops {
+    /* The next range; *bytes 0: there is none at present. 0 or a negative errno, which ends the
+     * sweep. May yield. */
+    ASH_CO_PTR int (*next)(struct ash_sweep *sweep, uint64_t *offset, uint64_t *bytes);
+    /* Works on a range, in a coroutine of its own. 0 or a negative errno, and *reading says whether
+     * the source or the target failed. */
+    ASH_CO_PTR int (*copy)(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes, bool *reading);
+    /* A range is done, in the turn in which copy has returned; not called once the sweep was
+     * forsaken. `again`: it failed, and is to be tried again later or, with IGNORE, never. May be
+     * NULL. Does not yield. */
+    void (*done)(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes, int ret);
+    /* Frees the sweep, when nothing of it is in work any more. */
+    ASH_CO_PTR void (*release)(struct ash_sweep *sweep);
+};
+
+struct ash_sweep {
+    const struct ash_sweep_ops *ops;
+    struct ash_job *job; /* NULL once forsaken */
+    enum ash_on_error on_source_error;
+    enum ash_on_error on_target_error;
+    bool forsakable;
+    uint32_t tasks_max;
+    uint64_t bytes_max;
+
+    uint32_t refs; /* the job's, and one of each range in work */
+    uint32_t tasks;
+    uint64_t bytes;
+    struct ash_list again; /* ranges to be tried once more */
+    int ret;               /* the first error that ends it */
+    int ignored;           /* the first error that was ignored */
+};
+
+void ash_sweep_init(struct ash_sweep *sweep, const struct ash_sweep_ops *ops, struct ash_job *job);
+
+/* Until there is no range left, none is in work, and none is to be tried again. 0, -ECANCELED, or
+ * the error that a policy reports. May be called again. */
+ASH_CO_FN int ash_sweep_run(struct ash_sweep *sweep);
+
+/* The job lets go. The sweep is freed, or will be by the last range in work. */
+ASH_CO_FN void ash_sweep_drop(struct ash_sweep *sweep);
+
+#endif
