@@ -20,13 +20,15 @@
 
 #define ASH_HBITMAP_LEVELS 11 /* 64^11 is more than 2^63 */
 #define ASH_HBITMAP_NONE UINT64_MAX
+#define ASH_HBITMAP_BITS_MAX (UINT64_C(1) << 40) /* more is -ENOMEM without asking for it */
 
 struct ash_hbitmap {
     uint64_t *words; /* the bits; those from `bits` on are clear */
     uint64_t bits;
-    uint64_t count;    /* of set bits */
-    uint64_t capacity; /* in bits, a multiple of 64 */
-    uint32_t levels;   /* of each pyramid; the highest is one word */
+    uint64_t count;                           /* of set bits */
+    uint64_t capacity;                        /* in bits, a multiple of 64 */
+    uint32_t levels;                          /* of each pyramid; the highest is one word */
+    uint64_t level_words[ASH_HBITMAP_LEVELS]; /* of each level of a pyramid, the lowest first */
     uint64_t *any[ASH_HBITMAP_LEVELS];
     uint64_t *full[ASH_HBITMAP_LEVELS];
     uint64_t *summaries; /* the memory of both */

@@ -52,10 +52,12 @@ struct ash_bitmap {
     uint32_t shift;            /* granularity: 1 << shift bytes */
     bool enabled;
     bool frozen;
-    bool busy;         /* a job has it: nobody else changes or deletes it */
-    bool persistent;   /* the format is to store it when the node is closed */
-    bool inconsistent; /* what it says is not to be trusted; it can only be deleted */
-    bool read_only;    /* stored in an image that is not open for writing */
+    bool busy;           /* a job has it: nobody else changes or deletes it */
+    bool persistent;     /* the format is to store it when the node is closed */
+    bool inconsistent;   /* what it says is not to be trusted; it can only be deleted */
+    bool read_only;      /* stored in an image that is not open for writing. A change that passes
+                            nonetheless makes it inconsistent */
+    uint64_t size_bytes; /* of the node, as the bits cover it */
     struct ash_hbitmap bits;
     struct ash_hbitmap successor; /* while frozen */
     struct ash_list undos;        /* of struct ash_bitmap_undo, oldest first */

@@ -13,6 +13,7 @@
 #include <glib.h>
 #include <stdio.h>
 #include <string.h>
+#include "block/bitmap/bitmap.h"
 #include "block/driver.h"
 #include "block/graph/block.h"
 #include "block/graph/edge.h"
@@ -114,6 +115,7 @@ static void node_free(struct ash_node *node)
     ash_assert(ash_list_empty(&node->parents));
     ash_assert(node->track.count == 0);
     ash_user_destroy(&node->own);
+    ash_bitmaps_free(node);
     if (node->map != NULL) {
         ash_map_free(node->map);
     }

@@ -8,9 +8,12 @@
  * write, of data or of zeroes, serialises, because between its read and its write nobody else may
  * touch the block.
  *  3. Who waited for others may find the node shorter than before, and checks its range again.
- *  4. Nothing here keeps state: everything is on the stack of the request. */
+ *  4. Nothing here keeps state: everything is on the stack of the request.
+ *  5. Dirty bitmaps are marked after the driver and before tracking ends, in one turn, whether it
+ * failed or not. */
 #include "block/io/pipeline.h"
 #include <errno.h>
+#include "block/bitmap/bitmap.h"
 #include "block/driver.h"
 #include "block/io/guard.h"
 #include "block/map/map.h"
@@ -115,6 +118,23 @@ ASH_CO_FN static int run(struct ash_node *node, const struct ash_io *io,
     }
 }
 
+/* Before a request that may lengthen a node with dirty bitmaps: no mark may lack memory. */
+static int reserve_bitmaps(struct ash_node *node, const struct ash_alignment *alignment)
+{
+    uint64_t end = alignment->offset + alignment->bytes;
+    return end > node->size_bytes ? ash_bitmaps_reserve(node, end) : 0;
+}
+
+/* What has passed the driver of a node with dirty bitmaps, successfully or not. */
+static void mark_bitmaps(struct ash_node *node, const struct ash_io *io,
+                         const struct ash_alignment *alignment)
+{
+    bool dropped = io->op == ASH_DISCARD && (node->flags & ASH_NODE_DISCARD) == 0;
+    if (is_mutation(io->op) && !dropped) {
+        ash_bitmaps_mark(node, alignment->offset, alignment->bytes);
+    }
+}
+
 /* A read by a parent node that reaches beyond the end finds zeroes there: the last cluster of an
  * image need not be complete. */
 ASH_CO_FN static int read_across_end(struct ash_edge *edge, const struct ash_io *io)
@@ -169,10 +189,20 @@ int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
         ash_track_end(&request);
         return outside(edge, &io, ret);
     }
+    if (ash_unlikely(!ash_list_empty(&node->bitmaps))) {
+        ret = reserve_bitmaps(node, &alignment);
+        if (ret < 0) {
+            ash_track_end(&request);
+            return ret;
+        }
+    }
     ret = run(node, &io, &alignment);
     if (ash_unlikely(io.offset + io.bytes > node->size_bytes) && ret >= 0 && is_mutation(io.op)) {
         node->size_bytes =
             io.offset + io.bytes; /* a growing node that maps does not count itself */
+    }
+    if (ash_unlikely(!ash_list_empty(&node->bitmaps))) {
+        mark_bitmaps(node, &io, &alignment);
     }
     ash_track_end(&request);
     return ret;

@@ -7,9 +7,12 @@
  *     systems).
  *  2. What appears reads as zeroes, whatever a longer backing file, or what an earlier shrink left
  * of the last allocation unit, holds there. Where that cannot be had, the node keeps its length.
- *  3. What walks found in that range, in this node or above it, is forgotten. */
+ *  3. What walks found in that range, in this node or above it, is forgotten.
+ *  4. Dirty bitmaps follow the length; the memory for it is there before anything changes. A shrink that
+ *     fails may have lost what it was to cut off, so that is marked. */
 #include <errno.h>
 #include <inttypes.h>
+#include "block/bitmap/bitmap.h"
 #include "block/driver.h"
 #include "block/graph/node.h"
 #include "block/map/map.h"
@@ -75,6 +78,16 @@ ASH_CO_FN static int change(struct ash_node *node, uint64_t old, uint64_t bytes,
     return ret;
 }
 
+static int reserve(struct ash_node *node, uint64_t bytes, struct ash_error *error)
+{
+    int ret = ash_bitmaps_reserve(node, bytes);
+    if (ret < 0) {
+        return ash_error_set(error, ret, "No memory for the bitmaps of '%s' of %" PRIu64 " bytes",
+                             node->filename, bytes);
+    }
+    return 0;
+}
+
 int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int prealloc,
                     struct ash_error *error)
 {
@@ -93,8 +106,15 @@ int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int p
             ash_track_end(&request);
             continue;
         }
-        ret = change(node, old, bytes, prealloc, error);
-        ash_map_forget(node, from, INT64_MAX - from);
+        ret = reserve(node, bytes, error);
+        if (ret == 0) {
+            ret = change(node, old, bytes, prealloc, error);
+            ash_map_forget(node, from, INT64_MAX - from);
+            ash_bitmaps_resized(node);
+            if (ret < 0) {
+                ash_bitmaps_mark(node, from, old - from);
+            }
+        }
         ash_track_end(&request);
         return ret;
     }

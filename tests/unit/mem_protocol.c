@@ -156,8 +156,10 @@ ASH_CO_FN static int mem_resize(struct ash_node *node, uint64_t bytes, enum ash_
 {
     struct mem_protocol *state = node->state;
     (void)prealloc;
-    (void)error;
     delay(state);
+    if (state->fail_resize) {
+        return ash_error_set(error, -EIO, "'%s' is not resized by a test", node->filename);
+    }
     uint64_t capacity = ash_align_up(bytes, state->request_alignment);
     state->data = g_realloc(state->data, ASH_MAX(capacity, 1));
     uint64_t kept = ASH_MIN(state->size_bytes, bytes);

@@ -45,6 +45,7 @@ struct mem_protocol {
     unsigned aborted;
     bool fail_lock; /* the next one */
     bool fail_reopen;
+    bool fail_resize;
 
     int fail; /* returned by what is asked next, once; 0: nothing */
 };
