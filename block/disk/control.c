@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Control calls of the public API, from any thread.
  *
- * A call becomes a struct control, posted to the loop; there it runs in a coroutine; at the end of
- * the turn in which it ended, its completion is called on the plain stack, once, and it is freed.
- * The _sync twins run the same functions through ash_loop_run_sync(). */
+ * Each is a struct control that begins with a call (block/disk/call.h). */
 #include <ashlar/disk.h>
 #include <errno.h>
 #include <glib.h>
 #include <string.h>
+#include "block/disk/call.h"
 #include "block/disk/disk.h"
 #include "block/driver.h"
 #include "block/graph/open.h"
@@ -17,8 +16,7 @@
 enum verb { VERB_OPEN, VERB_CLOSE, VERB_RESIZE };
 
 struct control {
-    struct ash_turn_hook hook;
-    struct ash_loop *loop;
+    struct ash_call call;
     enum verb verb;
     char *description;
     char *format;
@@ -26,8 +24,6 @@ struct control {
     uint32_t flags;
     uint64_t bytes;
     struct ash_disk *disk;
-    int ret;
-    struct ash_error error;
     ash_disk_opened_fn *opened;
     ash_done_fn *done;
     void *opaque;
@@ -67,15 +63,16 @@ ASH_CO_FN static int run_open(struct control *control)
 {
     uint32_t flags;
     bool write_through;
-    int ret = node_flags(control, &flags, &write_through, &control->error);
+    int ret = node_flags(control, &flags, &write_through, &control->call.error);
     if (ret < 0) {
         return ret;
     }
-    json_t *description = ash_describe(control->description, control->format, &control->error);
+    json_t *description = ash_describe(control->description, control->format, &control->call.error);
     if (description == NULL) {
-        return control->error.code;
+        return control->call.error.code;
     }
-    ret = ash_co_disk_open(control->loop, description, flags, &control->disk, &control->error);
+    ret = ash_co_disk_open(control->call.loop, description, flags, &control->disk,
+                           &control->call.error);
     json_decref(description);
     if (ret == 0 && write_through) {
         control->disk->write_through = true;
@@ -83,18 +80,18 @@ ASH_CO_FN static int run_open(struct control *control)
     return ret;
 }
 
-static int run(void *opaque)
+static int run(struct ash_call *call)
 {
-    struct control *control = opaque;
+    struct control *control = ash_container_of(call, struct control, call);
     ash_co_assert_inside();
     switch (control->verb) {
     case VERB_OPEN:
         return run_open(control);
     case VERB_CLOSE:
-        return ash_co_disk_close(control->disk, &control->error);
+        return ash_co_disk_close(control->disk, &control->call.error);
     default:
         return ash_co_disk_resize(control->disk, control->bytes, control->flags, ASH_PREALLOC_OFF,
-                                  &control->error);
+                                  &control->call.error);
     }
 }
 
@@ -105,40 +102,23 @@ static void control_clear(struct control *control)
     g_free(control->cache);
 }
 
-static void finish(struct ash_turn_hook *hook)
+static void finish(struct ash_call *call)
 {
-    struct control *control = ash_container_of(hook, struct control, hook);
+    struct control *control = ash_container_of(call, struct control, call);
     if (control->opened != NULL) {
-        control->opened(control->opaque, control->ret, control->ret == 0 ? control->disk : NULL,
-                        &control->error);
+        control->opened(control->opaque, call->ret, call->ret == 0 ? control->disk : NULL,
+                        &call->error);
     } else if (control->done != NULL) {
-        control->done(control->opaque, control->ret, &control->error);
+        control->done(control->opaque, call->ret, &call->error);
     }
     control_clear(control);
     g_free(control);
 }
 
-static void control_coroutine(void *opaque)
-{
-    struct control *control = opaque;
-    control->ret = run(control);
-    ash_loop_at_turn_end(control->loop, &control->hook);
-}
-
-static void control_posted(void *opaque)
-{
-    struct control *control = opaque;
-    int ret = ash_co_spawn(&control->loop->sched, control_coroutine, control);
-    if (ret < 0) {
-        control->ret = ash_error_set(&control->error, ret, "No coroutine can be had");
-        ash_loop_at_turn_end(control->loop, &control->hook);
-    }
-}
-
 static void control_init(struct control *control, struct ash_loop *loop, enum verb verb)
 {
-    *control = (struct control){.loop = loop, .verb = verb, .error = ASH_ERROR_INIT};
-    ash_turn_hook_init(&control->hook, finish);
+    *control = (struct control){.verb = verb};
+    ash_call_init(&control->call, loop, run, finish);
 }
 
 static void control_open(struct control *control, struct ash_loop *loop, const char *description,
@@ -155,24 +135,10 @@ static void control_open(struct control *control, struct ash_loop *loop, const c
 
 static int post(struct control *control)
 {
-    int ret = ash_loop_post(control->loop, control_posted, control);
+    int ret = ash_call_post(&control->call);
     if (ret < 0) {
         control_clear(control);
         g_free(control);
-    }
-    return ret;
-}
-
-static int sync_run(struct control *control, struct ash_error *error)
-{
-    int ret = ash_loop_run_sync(control->loop, run, control);
-    if (ret < 0 && error != NULL) {
-        uint32_t size = error->size;
-        if (control->error.code == 0) {
-            ash_error_errno(&control->error, ret, "The call could not be made");
-        }
-        *error = control->error;
-        error->size = size;
     }
     return ret;
 }
@@ -194,7 +160,7 @@ ASH_PUBLIC int ash_disk_open_sync(struct ash_loop *loop, const char *description
 {
     struct control control;
     control_open(&control, loop, description, options);
-    int ret = sync_run(&control, error);
+    int ret = ash_call_sync(&control.call, error);
     if (ret == 0) {
         *disk = control.disk;
     }
@@ -217,7 +183,7 @@ ASH_PUBLIC int ash_disk_close_sync(struct ash_disk *disk, struct ash_error *erro
     struct control control;
     control_init(&control, disk->loop, VERB_CLOSE);
     control.disk = disk;
-    return sync_run(&control, error);
+    return ash_call_sync(&control.call, error);
 }
 
 ASH_PUBLIC int ash_disk_resize(struct ash_disk *disk, uint64_t bytes, uint32_t flags,
@@ -241,5 +207,5 @@ ASH_PUBLIC int ash_disk_resize_sync(struct ash_disk *disk, uint64_t bytes, uint3
     control.disk = disk;
     control.bytes = bytes;
     control.flags = flags;
-    return sync_run(&control, error);
+    return ash_call_sync(&control.call, error);
 }

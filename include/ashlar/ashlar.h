@@ -9,5 +9,6 @@
 #include <ashlar/loop.h>
 #include <ashlar/disk.h>
 #include <ashlar/queue.h>
+#include <ashlar/bitmap.h>
 
 #endif
