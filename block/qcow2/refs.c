@@ -6,6 +6,7 @@
  *  2. A counter that is full stays full; such an image is refused before (-EFBIG). */
 #include <errno.h>
 #include <glib.h>
+#include <string.h>
 #include "block/qcow2/check.h"
 
 void ash_qcow2_refs_init(struct qcow2_refs *refs)
@@ -84,16 +85,29 @@ uint16_t ash_qcow2_refs_get(struct qcow2_refs *refs, uint64_t cluster)
     return chunk != NULL ? chunk[cluster % QCOW2_REFS_CHUNK] : 0;
 }
 
+/* The first counter from `at` on that is not zero, or QCOW2_REFS_CHUNK. Most are zero: four at a
+ * time. */
+static uint64_t skip_zeroes(const uint16_t *chunk, uint64_t at)
+{
+    while (at < QCOW2_REFS_CHUNK && chunk[at] == 0) {
+        uint64_t four = 1;
+        if (at % 4 == 0) {
+            memcpy(&four, &chunk[at], sizeof(four));
+        }
+        at += four == 0 ? 4 : 1;
+    }
+    return at;
+}
+
 uint64_t ash_qcow2_refs_next(struct qcow2_refs *refs, uint64_t from)
 {
     for (guint i = seek(refs, from / QCOW2_REFS_CHUNK); i < refs->order->len; i++) {
         uint64_t key = g_array_index(refs->order, uint64_t, i);
         const uint16_t *chunk = find(refs, key);
         uint64_t start = key * QCOW2_REFS_CHUNK;
-        for (uint64_t at = start < from ? from - start : 0; at < QCOW2_REFS_CHUNK; at++) {
-            if (chunk[at] != 0) {
-                return start + at;
-            }
+        uint64_t at = skip_zeroes(chunk, start < from ? from - start : 0);
+        if (at < QCOW2_REFS_CHUNK) {
+            return start + at;
         }
     }
     return UINT64_MAX;
