@@ -4,6 +4,7 @@
 
 extern const struct ash_driver ash_driver_file;
 extern const struct ash_driver ash_driver_host_device;
+extern const struct ash_driver ash_driver_mirror_top;
 extern const struct ash_driver ash_driver_null_aio;
 extern const struct ash_driver ash_driver_null_co;
 
@@ -13,6 +14,7 @@ extern const struct ash_driver ash_driver_raw;
 const struct ash_driver *const ash_drivers[] = {
     &ash_driver_file,
     &ash_driver_host_device,
+    &ash_driver_mirror_top,
     &ash_driver_null_aio,
     &ash_driver_null_co,
     &ash_driver_qcow2,

@@ -43,6 +43,11 @@ int ash_graft_remove(struct ash_node *filter, struct ash_error *error)
     return lead_users(filter, filter->file->child, NULL, error);
 }
 
+int ash_graft_lead(struct ash_node *from, struct ash_node *to, struct ash_error *error)
+{
+    return lead_users(from, to, NULL, error);
+}
+
 ASH_CO_FN static int plan_backing(struct ash_node *node, struct ash_node *backing,
                                   struct ash_error *error)
 {

@@ -14,6 +14,9 @@ ASH_CO_FN int ash_graft_insert(struct ash_node *filter, struct ash_error *error)
  * reference. */
 ASH_CO_FN int ash_graft_remove(struct ash_node *filter, struct ash_error *error);
 
+/* Leads all users of `from`, but for jobs, to `to`. Paused: `from`. */
+ASH_CO_FN int ash_graft_lead(struct ash_node *from, struct ash_node *to, struct ash_error *error);
+
 /* Makes `backing` (NULL: none) the backing node, and writes the header's strings to say so, in this
  * order: what the node holds is stable, the header, the graph. Pauses what stands above
  * the node itself. */

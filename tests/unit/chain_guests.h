@@ -169,7 +169,7 @@ static void guest_run(struct core *core, void *opaque)
         } else if (what < 65) {
             do_write(core, guest, fua);
         } else if (what < 70) {
-            do_write(core, guest, fua | ASH_IO_COMPRESS);
+            do_write(core, guest, guest->chain->no_coded ? fua : fua | ASH_IO_COMPRESS);
         } else if (what < 82) {
             do_clear(core, guest, ASH_ZERO,
                      fua | (ash_prng_chance(&core->prng, 500) ? ASH_REQ_UNMAP : 0));

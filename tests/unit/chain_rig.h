@@ -17,6 +17,7 @@ struct chain {
     uint64_t slots_max; /* of the top */
     unsigned commit_fails;
     bool no_zero;
+    bool no_coded; /* guests write nothing compressed */
     uint64_t unit[LAYERS_MAX];
     uint64_t bytes[LAYERS_MAX]; /* 0: the top. The last one is the base */
     struct guest_model model;

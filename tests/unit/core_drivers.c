@@ -4,6 +4,7 @@
 #include "block/driver.h"
 
 extern const struct ash_driver ash_driver_file;
+extern const struct ash_driver ash_driver_mirror_top;
 extern const struct ash_driver ash_driver_null_co;
 extern const struct ash_driver ash_driver_qcow2;
 extern const struct ash_driver ash_driver_raw;
@@ -24,6 +25,7 @@ static const struct ash_driver driver_test_filter = {
 };
 
 const struct ash_driver *const ash_drivers[] = {
-    &ash_driver_file,    &ash_driver_null_co,  &ash_driver_qcow2,    &ash_driver_raw,
-    &driver_test_filter, &ash_driver_test_map, &ash_driver_test_mem, NULL,
+    &ash_driver_file,     &ash_driver_mirror_top, &ash_driver_null_co,
+    &ash_driver_qcow2,    &ash_driver_raw,        &driver_test_filter,
+    &ash_driver_test_map, &ash_driver_test_mem,   NULL,
 };

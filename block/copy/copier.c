@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Copying from one node to another; the invariants stand in the header. */
+#include "block/copy/copier.h"
+#include <errno.h>
+#include <glib.h>
+#include "block/driver.h"
+#include "block/graph/graft.h"
+#include "block/graph/plan.h"
+#include "block/map/map.h"
+#include "util/assert.h"
+#include "util/range.h"
+
+#define CLUSTER_BYTES_MIN (64 * KiB)
+#define CHUNK_BYTES                                                                                \
+    (1 * MiB) /* the most that is in a buffer at once, or a cluster if that is more */
+
+ASH_CO_FN static void copier_free(struct ash_copier *copier)
+{
+    if (copier->source != NULL) {
+        ash_graft_detach(copier->source);
+    }
+    if (copier->target != NULL) {
+        ash_graft_detach(copier->target);
+    }
+    ash_user_destroy(&copier->source_user);
+    ash_user_destroy(&copier->target_user);
+    g_free(copier);
+}
+
+int ash_copier_new(struct ash_loop *loop, const struct ash_copier_config *config,
+                   struct ash_copier **result, struct ash_error *error)
+{
+    struct ash_copier *copier = g_new0(struct ash_copier, 1);
+    uint64_t cluster = config->cluster_bytes_min;
+    cluster = cluster != 0 ? cluster : CLUSTER_BYTES_MIN;
+    cluster =
+        ASH_MAX(cluster, ASH_MAX(config->source->limits.cluster, config->target->limits.cluster));
+    copier->loop = loop;
+    copier->refs = 1;
+    copier->flags = config->flags;
+    copier->cluster_bytes = cluster;
+    copier->base = config->base;
+    ash_user_init(&copier->source_user, loop);
+    ash_user_init(&copier->target_user, loop);
+    ash_range_locks_init(&copier->locks, cluster);
+    ash_co_queue_init(&copier->read);
+    int ret = ash_graft_attach(config->source, ASH_RIGHT_READ, ASH_RIGHT_ALL, &copier->source_user,
+                               &copier->source, error);
+    if (ret == 0) {
+        ret = ash_graft_attach(
+            config->target, ASH_RIGHT_READ | ASH_RIGHT_WRITE | config->target_needs,
+            ASH_RIGHT_READ | ASH_RIGHT_REWRITE, &copier->target_user, &copier->target, error);
+    }
+    if (ret < 0) {
+        copier_free(copier);
+        return ret;
+    }
+    *result = copier;
+    return 0;
+}
+
+void ash_copier_ref(struct ash_copier *copier)
+{
+    ash_loop_assert_owner(copier->loop);
+    copier->refs++;
+}
+
+void ash_copier_unref(struct ash_copier *copier)
+{
+    ash_loop_assert_owner(copier->loop);
+    ash_assert(copier->refs > 0);
+    if (--copier->refs == 0) {
+        copier_free(copier);
+    }
+}
+
+ASH_CO_FN static void enter(const struct ash_copier *copier, struct ash_user *user)
+{
+    if (copier->through_gates) {
+        ash_user_begin(user);
+    } else {
+        ash_user_enter(user);
+    }
+}
+
+/* The copy that holds the source up has ended, or does so no more. */
+static void leave_source(struct ash_copier *copier)
+{
+    copier->copies--;
+    if (!copier->forsaken) {
+        ash_user_leave(&copier->source_user);
+    }
+}
+
+int ash_copier_begin(struct ash_copier *copier, struct ash_range_lock *lock, uint64_t offset,
+                     uint64_t bytes)
+{
+    enter(copier, &copier->source_user);
+    if (copier->forsaken) {
+        ash_user_leave(&copier->source_user);
+        return -ECANCELED;
+    }
+    copier->copies++;
+    ash_range_lock(lock, &copier->locks, offset, bytes);
+    if (copier->forsaken) {
+        ash_copier_end(copier, lock);
+        return -ECANCELED;
+    }
+    return 0;
+}
+
+void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock)
+{
+    ash_range_unlock(lock);
+    leave_source(copier);
+}
+
+void ash_copier_forsake(struct ash_copier *copier)
+{
+    ash_assert(!copier->forsaken);
+    copier->forsaken = true;
+    while (copier->reading > 0) {
+        ash_co_queue_wait(&copier->read);
+    }
+    for (uint32_t i = 0; i < copier->copies; i++) {
+        ash_user_leave(&copier->source_user);
+    }
+    ash_graft_detach(copier->source);
+    copier->source = NULL;
+}
+
+/* Requests to the source are counted, so that it can be let go while the target is waited for. */
+static int read_begin(struct ash_copier *copier)
+{
+    if (copier->forsaken) {
+        return -ECANCELED;
+    }
+    copier->reading++;
+    return 0;
+}
+
+static void read_end(struct ash_copier *copier)
+{
+    if (--copier->reading == 0) {
+        ash_co_queue_wake_all(&copier->read);
+    }
+}
+
+/* What the source is in a range. */
+ASH_CO_FN static int source_status(struct ash_copier *copier, const struct ash_node *base,
+                                   uint64_t offset, uint64_t bytes, struct ash_status *status)
+{
+    int ret = read_begin(copier);
+    if (ret < 0) {
+        return ret;
+    }
+    struct ash_node *source = copier->source->child;
+    if (source->map != NULL) {
+        ret = ash_chain_status(source, base, offset, bytes, ASH_IO_STATUS_ZEROES, status);
+    } else {
+        struct ash_io io = {.op = ASH_STATUS,
+                            .flags = ASH_IO_STATUS_ZEROES,
+                            .offset = offset,
+                            .bytes = bytes,
+                            .status = status};
+        ret = ash_edge_io(copier->source, &io);
+    }
+    read_end(copier);
+    return ret;
+}
+
+int ash_copier_lookup(struct ash_copier *copier, const struct ash_node *base, uint64_t offset,
+                      uint64_t bytes, uint64_t *same_bytes, bool *decided)
+{
+    struct ash_status status = {.bytes = bytes};
+    enter(copier, &copier->source_user);
+    int ret = source_status(copier, base, offset, bytes, &status);
+    ash_user_leave(&copier->source_user);
+    *same_bytes = status.bytes;
+    *decided = base == NULL || (status.flags & ASH_STATUS_ALLOCATED) != 0;
+    return ret;
+}
+
+void ash_copier_yield_target(struct ash_copier *copier)
+{
+    struct ash_plan *plan = ash_plan_new(copier->loop);
+    ash_plan_rights(plan, copier->target, 0, ASH_RIGHT_ALL);
+    ash_user_close_gate(&copier->target_user);
+    int ret = ash_plan_run(plan, NULL);
+    ash_assert(ret == 0); /* giving rights back conflicts with nobody */
+    ash_user_resume(&copier->target_user);
+    ash_plan_free(plan);
+}
+
+ASH_CO_FN static int write_target(struct ash_copier *copier, const struct ash_io *io)
+{
+    ash_user_begin(&copier->target_user); /* guests may wait for the copy: no gate in between */
+    int ret = ash_edge_io(copier->target, io);
+    ash_user_leave(&copier->target_user);
+    return ret;
+}
+
+ASH_CO_FN static int copy_zeroes(struct ash_copier *copier, uint64_t offset, uint64_t bytes)
+{
+    if ((copier->flags & ASH_COPY_TARGET_ZERO) != 0) {
+        return 0;
+    }
+    struct ash_io io = {.op = ASH_ZERO, .offset = offset, .bytes = bytes};
+    io.flags = (copier->flags & ASH_COPY_UNMAP) != 0 ? ASH_REQ_UNMAP : 0;
+    return write_target(copier, &io);
+}
+
+ASH_CO_FN static int copy_data(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
+                               bool *reading)
+{
+    void *buffer = ash_buffer_alloc(copier->loop, bytes, 4096);
+    if (buffer == NULL) {
+        return -ENOMEM;
+    }
+    struct iovec vec = {buffer, bytes};
+    struct ash_io io = {
+        .op = ASH_READ, .offset = offset, .bytes = bytes, .iov = ash_iov_of(&vec, 1)};
+    int ret = read_begin(copier);
+    if (ret == 0) {
+        ret = ash_edge_io(copier->source, &io);
+        read_end(copier);
+    }
+    *reading = ret < 0;
+    if (ret == 0) {
+        io.op = ASH_WRITE;
+        io.flags = (copier->flags & ASH_COPY_COMPRESS) != 0 ? ASH_IO_COMPRESS : 0;
+        bool zero = (copier->flags & ASH_COPY_DETECT_ZEROES) != 0 && ash_iov_is_zero(io.iov, bytes);
+        ret = zero ? copy_zeroes(copier, offset, bytes) : write_target(copier, &io);
+    }
+    ash_buffer_free(copier->loop, buffer, bytes);
+    return ret;
+}
+
+/* What a copy does with a range. */
+enum what { LEAVE, ZEROES, DATA };
+
+static enum what what_of(const struct ash_copier *copier, const struct ash_status *status)
+{
+    if (copier->base != NULL && (status->flags & ASH_STATUS_ALLOCATED) == 0) {
+        return LEAVE;
+    }
+    return (status->flags & ASH_STATUS_ZERO) != 0 ||
+                   (status->flags & (ASH_STATUS_DATA | ASH_STATUS_ALLOCATED)) == 0
+               ? ZEROES
+               : DATA;
+}
+
+/* How far, at most up to `end`, the range that begins at `at` is one and the same thing to do.
+ * Coded units are written whole, so there a cluster with any data in it is data. */
+ASH_CO_FN static int stretch(struct ash_copier *copier, uint64_t at, uint64_t end, uint64_t *bytes,
+                             enum what *what)
+{
+    uint64_t chunk = ASH_MAX(CHUNK_BYTES, copier->cluster_bytes);
+    bool whole = (copier->flags & ASH_COPY_COMPRESS) != 0;
+    *bytes = 0;
+    while (at + *bytes < end) {
+        struct ash_status status;
+        uint64_t from = at + *bytes;
+        int ret = source_status(copier, copier->base, from, end - from, &status);
+        if (ret < 0) {
+            return ret;
+        }
+        enum what next = what_of(copier, &status);
+        if (*bytes == 0) {
+            *what = next;
+        } else if (next != *what && whole && !ash_is_aligned(from, copier->cluster_bytes)) {
+            *what = DATA;
+        } else if (next != *what) {
+            break;
+        }
+        *bytes += status.bytes;
+        if (*what == DATA && *bytes >= chunk) {
+            *bytes = chunk;
+            break;
+        }
+    }
+    return 0;
+}
+
+int ash_copier_copy(struct ash_copier *copier, uint64_t offset, uint64_t bytes, bool *reading)
+{
+    ash_assert(ash_is_aligned(offset, copier->cluster_bytes));
+    uint64_t end = ASH_MIN(offset + bytes, copier->source->child->size_bytes);
+    *reading = false;
+    while (offset < end) {
+        uint64_t length;
+        enum what what = LEAVE;
+        int ret = stretch(copier, offset, end, &length, &what);
+        if (ret < 0) {
+            *reading = true;
+            return ret;
+        }
+        if (what == ZEROES) {
+            ret = copy_zeroes(copier, offset, length);
+        } else if (what == DATA) {
+            ret = copy_data(copier, offset, length, reading);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        offset += length;
+    }
+    return 0;
+}
+
+int ash_copier_flush(struct ash_copier *copier)
+{
+    struct ash_io io = {.op = ASH_FLUSH};
+    return write_target(copier, &io);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The copier: copies ranges from one node to another, for every job and for copy-before-write.
+ *
+ * Invariants:
+ *  1. Two copies of one cluster never run at once, nor a copy and whoever holds ash_copier_lock()
+ * on it. So who checks, under the lock, that a cluster is still to be copied, copies it once.
+ *  2. Data passes through a buffer of the copier's own, and is read once.
+ *  3. What the source says reads as zeroes is not read, and is written as zeroes, or not at all if
+ *     the target reads as zeroes already.
+ *  4. A copy is a user of both nodes: of the source from before it waits for its lock, as guests
+ *     inside may wait for that lock, until it is over.
+ *  5. A copier whose job is forced to end is forsaken: from then on copies still on their way,
+ * which can only be waiting for the target, touch and hold up the source no more.
+ *  6. It lives while it has references: who gives a copy up drops its own, and the copy that is
+ *     still on its way frees it. */
+#ifndef ASH_BLOCK_COPY_COPIER_H
+#define ASH_BLOCK_COPY_COPIER_H
+
+#include "block/graph/node.h"
+#include "util/co/range_lock.h"
+
+#define ASH_COPY_COMPRESS (1u << 0)      /* the target gets coded units; -ENOTSUP if it has none */
+#define ASH_COPY_DETECT_ZEROES (1u << 1) /* data that is zero is written as zeroes */
+#define ASH_COPY_UNMAP (1u << 2)         /* zeroes may give space back in the target */
+#define ASH_COPY_TARGET_ZERO (1u << 3)   /* what was never written to the target reads as zeroes */
+
+struct ash_copier_config {
+    struct ash_node *source;
+    struct ash_node *target;
+    const struct ash_node *base; /* not NULL: only what layers above it decide is copied */
+    uint32_t flags;              /* ASH_COPY_* */
+    uint64_t cluster_bytes_min;  /* a power of two; 0: 64 KiB */
+    uint32_t target_needs;       /* rights besides reading and writing */
+};
+
+struct ash_copier {
+    struct ash_loop *loop;
+    uint32_t refs;
+    uint32_t flags;
+    uint64_t cluster_bytes; /* the larger of both nodes' allocation units, at least the minimum */
+    const struct ash_node *base;
+    bool through_gates; /* its job has paused the users itself, and copies the rest */
+    struct ash_user source_user;
+    struct ash_user target_user;
+    struct ash_edge *source;
+    struct ash_edge *target;
+    struct ash_range_locks locks; /* in clusters */
+    uint32_t copies;              /* between begin and end */
+    uint32_t reading;             /* of them: in the source */
+    bool forsaken;
+    struct ash_co_queue read; /* who waits for `reading` to be 0 */
+};
+
+/* Takes edges to both nodes; the target's allows others to read. */
+ASH_CO_FN int ash_copier_new(struct ash_loop *loop, const struct ash_copier_config *config,
+                             struct ash_copier **copier, struct ash_error *error);
+void ash_copier_ref(struct ash_copier *copier);
+ASH_CO_FN void ash_copier_unref(struct ash_copier *copier);
+
+/* Before and after a copy: enters the graph and locks whole clusters. -ECANCELED: it was forsaken;
+ * then there is nothing to end. */
+ASH_CO_FN int ash_copier_begin(struct ash_copier *copier, struct ash_range_lock *lock,
+                               uint64_t offset, uint64_t bytes);
+void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock);
+
+/* Waits until no copy uses the source, and lets that go. */
+ASH_CO_FN void ash_copier_forsake(struct ash_copier *copier);
+
+/* Copies whole clusters (the last one of the source may be short), between begin and end. On
+ * an error *reading says whether the source failed. What lies beyond the end of the source is left.
+ */
+ASH_CO_FN int ash_copier_copy(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
+                              bool *reading);
+
+/* What the target was given is stable. */
+ASH_CO_FN int ash_copier_flush(struct ash_copier *copier);
+
+/* Whether layers of the source above `base` (NULL: all) decide anything from `offset` on, and for
+ * how long that is so. */
+ASH_CO_FN int ash_copier_lookup(struct ash_copier *copier, const struct ash_node *base,
+                                uint64_t offset, uint64_t bytes, uint64_t *same_bytes,
+                                bool *decided);
+
+/* Gives up all rights on the target and bears everything: it goes to another user. Nothing is being
+ * written to it (asserted). */
+ASH_CO_FN void ash_copier_yield_target(struct ash_copier *copier);
+
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Opening and fitting the target of a job. */
+#include "job/target.h"
+#include <errno.h>
+#include <inttypes.h>
+#include "block/driver.h"
+#include "block/graph/open.h"
+
+int ash_job_open_target(struct ash_loop *loop, const char *name, const char *format,
+                        struct ash_node **node, struct ash_error *error)
+{
+    if (name == NULL) {
+        return ash_error_set(error, -EINVAL, "Parameter 'target' is missing");
+    }
+    *node = ash_node_find(loop, name);
+    if (*node != NULL) {
+        ash_node_ref(*node);
+        return 0;
+    }
+    struct ash_error own = ASH_ERROR_INIT;
+    error = error != NULL ? error : &own;
+    json_t *description = ash_describe(name, format, error);
+    if (description == NULL) {
+        return error->code;
+    }
+    int ret = ash_node_open(loop, description, ASH_NODE_WRITE | ASH_NODE_DISCARD, node, error);
+    json_decref(description);
+    return ret;
+}
+
+int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct ash_error *error)
+{
+    if (target->child->size_bytes >= bytes) {
+        return 0;
+    }
+    if (target->child->driver->resize == NULL) {
+        return ash_error_set(error, -ENOSPC, "'%s' has %" PRIu64 " bytes, %" PRIu64 " are needed",
+                             target->child->filename, target->child->size_bytes, bytes);
+    }
+    return ash_edge_resize(target, bytes, 0, ASH_PREALLOC_OFF, error);
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Where a job copies to. */
+#ifndef ASH_JOB_TARGET_H
+#define ASH_JOB_TARGET_H
+
+#include "job/job.h"
+
+/* The node that `name` names, or, if there is none, what it describes as a file name or a "json:"
+ * description (format NULL: probed), opened for writing. A reference for the caller. */
+ASH_CO_FN int ash_job_open_target(struct ash_loop *loop, const char *name, const char *format,
+                                  struct ash_node **node, struct ash_error *error);
+
+/* Makes the target as long as the source if it can be; through an edge that may resize. */
+ASH_CO_FN int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct ash_error *error);
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Jobs under guests: what the tests of every kind share. */
+#ifndef ASH_TESTS_JOB_RIG_H
+#define ASH_TESTS_JOB_RIG_H
+
+#include "block/graph/graft.h"
+#include "job/job.h"
+#include "tests/unit/chain_guests.h"
+
+#define JOB_NS_MAX UINT64_C(2000000000) /* no job of a test takes as long */
+
+static inline void job_draw_layers(struct core *core, struct chain *chain, unsigned depth)
+{
+    *chain = (struct chain){.depth = depth, .qcow2 = true};
+    for (unsigned layer = 0; layer < depth; layer++) {
+        chain->unit[layer] = UINT64_C(1024) << ash_prng_below(&core->prng, layer == 0 ? 4 : 7);
+        chain->bytes[layer] = ash_prng_between(&core->prng, 10000, 160000) / 512 * 512;
+    }
+}
+
+/* Layer 0 is the disk's own node. */
+static inline struct ash_node *job_layer(struct chain *chain, unsigned layer)
+{
+    struct ash_node *node = ash_graft_mapped(ash_disk_node(chain->disk));
+    while (layer-- > 0) {
+        node = node->backing->child;
+    }
+    return node;
+}
+
+/* Takes the description; it is not dismissed by itself. */
+ASH_CO_FN static inline struct ash_job *job_start(struct core *core, json_t *description)
+{
+    struct ash_job *job;
+    struct ash_error error = ASH_ERROR_INIT;
+    json_object_set_new(description, "auto-dismiss", json_false());
+    int ret = ash_co_job_start(core->loop, description, NULL, NULL, &job, &error);
+    json_decref(description);
+    if (ret < 0) {
+        print_message("seed %lu: %s\n", (unsigned long)core->seed, error.message);
+    }
+    assert_int_equal(ret, 0);
+    return job;
+}
+
+/* Pauses for a while, at a random time. */
+ASH_CO_FN static inline void job_pause_a_while(struct core *core, struct ash_job *job)
+{
+    ash_co_sleep(ash_prng_below(&core->prng, 40000));
+    if (ash_co_job_control(job, ASH_JOB_PAUSE, 0, NULL) == 0) {
+        ash_co_sleep(20000);
+        (void)!ash_co_job_control(job, ASH_JOB_RESUME, 0, NULL);
+    }
+}
+
+/* Waits until the job is in this state, or has concluded. */
+ASH_CO_FN static inline void job_wait_for(struct ash_job *job, enum ash_job_state state)
+{
+    uint64_t end_ns = ash_loop_now(job->loop) + JOB_NS_MAX;
+    while (ash_job_state(job) != state && ash_job_state(job) != ASH_JOB_CONCLUDED) {
+        if (ash_loop_now(job->loop) > end_ns) {
+            print_message("still %s\n", ash_job_state_name(ash_job_state(job)));
+            assert_true(false);
+        }
+        ash_co_sleep(1000);
+    }
+}
+
+/* Waits for its end and dismisses it. The result. */
+ASH_CO_FN static inline int job_finish(struct core *core, struct ash_job *job)
+{
+    job_wait_for(job, ASH_JOB_CONCLUDED);
+    int ret = job->ret;
+    if (ret < 0 && ret != -ECANCELED) {
+        print_message("seed %lu: %s\n", (unsigned long)core->seed, job->error.message);
+    }
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_DISMISS, 0, NULL), 0);
+    ash_job_unref(job);
+    return ret;
+}
+
+/* Runs the body for many seeds, on worlds whose requests take random times. */
+static inline void job_run_seeds(uint64_t count, void (*body)(struct core *core, void *opaque))
+{
+    for (uint64_t seed = core_first_seed(); seed < core_end_seed(count); seed++) {
+        struct core core;
+        struct ash_sim_config sim_config = {.seed = seed, .latency_ns_max = 4000};
+        struct ash_hooks hooks = {.size = sizeof(hooks), .alloc = alloc_hook, .free = free_hook};
+        struct ash_loop_config loop_config = ASH_LOOP_CONFIG_INIT;
+        loop_config.hooks = &hooks;
+        ash_prng_seed(&alloc_prng, seed);
+        core_up_with(&core, seed, &sim_config, &loop_config);
+        core_run(&core, body, NULL);
+        core_down(&core);
+    }
+}
+
+#endif
