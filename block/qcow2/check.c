@@ -287,7 +287,12 @@ int ash_qcow2_check(struct ash_node *node, struct ash_check *check, struct ash_e
     /* What was dropped and not yet given back would look like a leak. */
     int ret = was_writing ? ash_qcow2_settle(node) : 0;
     if (ret == 0 && was_writing && check->fix != 0) {
-        ret = ash_qcow2_end_writing(node);
+        ret = ash_qcow2_finish_writing(node);
+        if (ret == 0) {
+            ash_qcow2_stop_writing(node);
+        } else {
+            ash_qcow2_go_on_writing(node);
+        }
     }
     if (ret < 0) {
         return ash_error_errno(error, ret, "Writing the metadata of '%s' failed", node->filename);
@@ -302,6 +307,10 @@ int ash_qcow2_check(struct ash_node *node, struct ash_check *check, struct ash_e
     if (was_writing && check->fix != 0) {
         int begin_ret = ash_qcow2_begin_writing(node, ret == 0 ? error : NULL);
         ret = ret < 0 ? ret : begin_ret;
+        if (begin_ret < 0) { /* the node stays writable in name: let every write fail */
+            s->writing = true;
+            s->corrupt = true;
+        }
     }
     return ret;
 }

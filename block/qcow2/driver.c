@@ -38,7 +38,9 @@ static void limits(const struct ash_node *node, struct ash_limits *limits)
  */
 
 /* What writing begins with happens in prepare, while the file may not be written yet: an image that
- * has to be changed first cannot become writable this way. What writing ends with does too. */
+ * has to be changed first cannot become writable this way. What writing ends with is written in
+ * prepare too; but what is in memory for writing goes in commit only, because who could not write a
+ * moment ago may be unable to read it back. */
 ASH_CO_FN static int reopen_prepare(struct ash_node *node, uint32_t flags, struct ash_error *error)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
@@ -55,25 +57,30 @@ ASH_CO_FN static int reopen_prepare(struct ash_node *node, uint32_t flags, struc
         return ash_qcow2_begin_writing(node, error);
     }
     if (!write && s->writing) {
-        int ret = ash_qcow2_end_writing(node);
-        return ret < 0 ? ash_error_errno(error, ret, "%s: cannot write its metadata",
-                                         ash_node_label(node, label))
-                       : 0;
+        int ret = ash_qcow2_finish_writing(node);
+        if (ret < 0) {
+            ash_qcow2_go_on_writing(node);
+            return ash_error_errno(error, ret, "%s: cannot write its metadata",
+                                   ash_node_label(node, label));
+        }
     }
     return 0;
+}
+
+ASH_CO_FN static void reopen_commit(struct ash_node *node, uint32_t flags)
+{
+    if (!(flags & ASH_NODE_WRITE) && qcow2_state(node)->writing) {
+        ash_qcow2_stop_writing(node);
+    }
 }
 
 ASH_CO_FN static void reopen_abort(struct ash_node *node)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
-    if (ash_node_writable(node) && !s->writing) {
-        /* It was being written a moment ago, so nothing stands against it. */
-        struct ash_error error = ASH_ERROR_INIT;
-        if (ash_qcow2_begin_writing(node, &error) < 0) {
-            ash_log(node->loop, ASH_LOG_ERROR, "%s", error.message);
-        }
-    } else if (!ash_node_writable(node) && s->writing) {
-        ash_qcow2_end_writing(node);
+    if (ash_node_writable(node)) {
+        ash_qcow2_go_on_writing(node);
+    } else if (s->writing) {
+        ash_qcow2_stop_writing(node);
     }
 }
 
@@ -96,6 +103,7 @@ const struct ash_driver ash_driver_qcow2 = {
     .info = ash_qcow2_info,
     .limits = limits,
     .reopen_prepare = reopen_prepare,
+    .reopen_commit = reopen_commit,
     .reopen_abort = reopen_abort,
     .map = &ash_qcow2_map_ops,
 };

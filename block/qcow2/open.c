@@ -312,21 +312,41 @@ ASH_CO_FN static int write_all(struct ash_node *node)
     return ret;
 }
 
-int ash_qcow2_end_writing(struct ash_node *node)
+ASH_CO_FN static void wait_for_background(struct ash_qcow2_state *s)
 {
-    struct ash_qcow2_state *s = qcow2_state(node);
     s->closing = true;
     while (s->background > 0) {
         ash_co_queue_wait(&s->background_waiters);
     }
+}
+
+int ash_qcow2_finish_writing(struct ash_node *node)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    wait_for_background(s);
     int ret = s->corrupt ? -EIO : write_all(node);
-    if (ret == 0) {
-        ret = ash_qcow2_alloc_trim(node);
-    }
+    return ret == 0 ? ash_qcow2_alloc_trim(node) : ret;
+}
+
+void ash_qcow2_go_on_writing(struct ash_node *node)
+{
+    qcow2_state(node)->closing = false;
+}
+
+void ash_qcow2_stop_writing(struct ash_node *node)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    wait_for_background(s);
     s->writing = false;
     s->closing = false;
     ash_qcow2_metadata_clear(&s->metadata);
     g_clear_pointer(&s->alloc.bits, g_free);
+}
+
+int ash_qcow2_end_writing(struct ash_node *node)
+{
+    int ret = ash_qcow2_finish_writing(node);
+    ash_qcow2_stop_writing(node);
     return ret;
 }
 

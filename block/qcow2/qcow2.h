@@ -524,6 +524,11 @@ ASH_CO_FN int ash_qcow2_close(struct ash_node *node);
 /* What opening for writing does beyond opening, and its reverse: for reopen. */
 ASH_CO_FN int ash_qcow2_begin_writing(struct ash_node *node, struct ash_error *error);
 ASH_CO_FN int ash_qcow2_end_writing(struct ash_node *node);
+/* The two halves of end_writing. finish: writes all there is; afterwards nothing may be changed
+ * until either go_on, which makes it as if it had not been called, or stop, which cannot fail. */
+ASH_CO_FN int ash_qcow2_finish_writing(struct ash_node *node);
+void ash_qcow2_go_on_writing(struct ash_node *node);
+ASH_CO_FN void ash_qcow2_stop_writing(struct ash_node *node);
 /* Writes all that is dirty, gives back all that was dropped and is not pinned, and writes that. */
 ASH_CO_FN int ash_qcow2_settle(struct ash_node *node);
 ASH_CO_FN int ash_qcow2_create(struct ash_edge *file, uint64_t bytes, const void *options,

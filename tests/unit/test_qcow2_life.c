@@ -237,6 +237,29 @@ LIFE_TEST(an_image_reopened_read_only_and_back_keeps_its_data)
     assert_int_equal(close_disk(), 0);
 }
 
+/* The refcounts, which are written late, cannot be written; nor can the dirty bit be cleared. */
+LIFE_TEST(an_image_that_cannot_be_reopened_read_only_can_be_written_as_before)
+{
+    struct ash_sim_config fine = {.latency_ns_min = MS, .latency_ns_max = 2 * MS};
+    struct ash_sim_config broken = fine;
+    broken.write_error_per_mille = 1000;
+    assert_int_equal(rig_create(&rig, "image", MIB, "cluster_size=4k,lazy_refcounts=on"), 0);
+    assert_int_equal(open_disk(ASH_NODE_WRITE), 0);
+    assert_int_equal(write_bytes(0, 1), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    ash_sim_world_configure(rig.world, &broken);
+    assert_int_equal(ash_disk_reopen(disk, 0, false, &error), -EIO);
+    ash_sim_world_configure(rig.world, &fine);
+    assert_int_equal(write_bytes(65536, 2), 0);
+    assert_int_equal(ash_disk_discard(disk, 0, 4096), 0);
+    expect_bytes(65536, 2);
+    assert_int_equal(close_disk(), 0);
+    expect_sound();
+    assert_int_equal(open_disk(0), 0);
+    expect_bytes(65536, 2);
+    assert_int_equal(close_disk(), 0);
+}
+
 LIFE_TEST(new_backing_strings_are_found_after_reopening)
 {
     uint8_t base[512] = {0};
@@ -281,6 +304,7 @@ int main(void)
         RUN(images_with_bitmaps_or_snapshots_are_read_and_never_written),
         RUN(reading_an_image_changes_no_byte),
         RUN(an_image_reopened_read_only_and_back_keeps_its_data),
+        RUN(an_image_that_cannot_be_reopened_read_only_can_be_written_as_before),
         RUN(new_backing_strings_are_found_after_reopening),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
