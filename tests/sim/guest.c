@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Guests: coroutines that do one step after another, each drawn when it begins. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include "tests/sim/step.h"
+
+static const struct sim_step *choose(struct sim_op *op)
+{
+    uint32_t sum = 0;
+    for (const struct sim_step *step = sim_steps; step->name; step++) {
+        sum += step->weight;
+    }
+    uint64_t left = sim_below(op->prng, sum);
+    const struct sim_step *step = sim_steps;
+    for (; left >= step->weight; step++) {
+        left -= step->weight;
+    }
+    return step;
+}
+
+void sim_expect(struct sim_run *run, int ret, bool disturbed, const char *what)
+{
+    bool cut = ash_sim_power_is_cut(run->world);
+    bool known = ret == -EIO || ret == -ENOSPC || ret == -ENOMEM;
+    if (ret >= 0 || (known && (run->faulty || cut)) ||
+        ((ret == -EIO || ret == -EPERM) && disturbed)) {
+        return;
+    }
+    sim_fail(run, "result", "%s ended with %d (%s)", what, ret, g_strerror(-ret));
+}
+
+static void note_begin(const struct sim_op *op)
+{
+    sim_note(op->run,
+             "disk %u guest %u: %s 0x%" PRIx64 "+0x%" PRIx64 " flags 0x%x value %" PRIu64
+             " (or %" PRIu64 ") argument %" PRIu64,
+             op->disk->number, op->guest->number, op->step->name, op->io.offset, op->io.bytes,
+             op->io.flags, op->value, op->scribble_value, op->bytes);
+}
+
+/* Whether the step was disturbed by a verb that ran beside it. */
+static bool disturbed(const struct sim_op *op, uint32_t ever, bool at_start)
+{
+    return at_start || op->disk->verbs > 0 || op->disk->verbs_ever != ever;
+}
+
+ASH_CO_FN static void perform(struct sim_op *op)
+{
+    const struct sim_step *step = op->step;
+    if (op->disk->disk == NULL || (step->legal && !step->legal(op)) ||
+        (step->draw && !step->draw(op))) {
+        return;
+    }
+    bool at_start = op->disk->verbs > 0;
+    uint32_t ever = op->disk->verbs_ever;
+    note_begin(op);
+    if (step->begin) {
+        step->begin(op);
+    }
+    int ret = step->run(op);
+    sim_note(op->run, "disk %u guest %u: %s ended with %d", op->disk->number, op->guest->number,
+             step->name, ret);
+    if (step->end) {
+        step->end(op, ret);
+    }
+    if (!step->may_end || !step->may_end(op, ret)) {
+        sim_expect(op->run, ret, disturbed(op, ever, at_start), step->name);
+    }
+    op->run->hash = (op->run->hash ^ (uint32_t)ret) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+ASH_CO_FN static void one_step(struct sim_guest *guest)
+{
+    struct sim_disk *disk = guest->disk;
+    struct sim_op op = {.guest = guest, .disk = disk, .run = disk->run, .prng = &guest->prng};
+    op.step = choose(&op);
+    if (op.step->exclusive) {
+        ash_co_rwlock_write(&disk->use);
+    } else {
+        ash_co_rwlock_read(&disk->use);
+    }
+    perform(&op);
+    ash_co_rwlock_unlock(&disk->use);
+    free(op.memory);
+}
+
+void sim_guest_run(void *opaque)
+{
+    ash_co_assert_inside();
+    struct sim_guest *guest = opaque;
+    struct sim_run *run = guest->disk->run;
+    for (uint32_t i = 0; i < guest->steps && !ash_sim_power_is_cut(run->world); i++) {
+        if (sim_wants(run, "step.%u.%u.%u.%u", run->life, guest->disk->number, guest->number, i)) {
+            guest->prng = sim_draw(run, "step", (uint64_t)run->life << 32 | guest->disk->number,
+                                   guest->number, i);
+            one_step(guest);
+        }
+    }
+    if (--run->guests == 0) {
+        ash_co_wake(run->waiter);
+    }
+}

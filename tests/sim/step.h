@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The table of steps: what a guest, or who administrates its disk, may do. */
+#ifndef ASH_TESTS_SIM_STEP_H
+#define ASH_TESTS_SIM_STEP_H
+
+#include "block/io/io.h"
+#include "tests/sim/sim.h"
+
+#define SIM_PIECES_MAX 12
+
+/* One step under way, on the stack of the guest. */
+struct sim_op {
+    struct sim_guest *guest;
+    struct sim_disk *disk;
+    struct sim_run *run;
+    const struct sim_step *step;
+    struct ash_prng *prng;
+
+    /* A request. */
+    struct ash_io io;
+    struct ash_status status;
+    struct iovec vec[SIM_PIECES_MAX];
+    void *memory;
+    uint8_t *buffer; /* in it */
+    uint64_t value;  /* of a write */
+    bool durable;    /* its disk makes it so when it ends; as far as was known when it began */
+    struct model_op model;
+
+    /* A buffer that changes while it is written. */
+    struct ash_timer scribble;
+    uint64_t scribble_at; /* of the buffer */
+    uint64_t scribble_bytes;
+    uint64_t scribble_value;
+
+    uint64_t bytes; /* of verbs: a length, a time, ... */
+    int mode;
+};
+
+struct sim_step {
+    const char *name;
+    uint32_t weight;
+    bool exclusive; /* no other step of the disk runs beside it */
+    /* Whether it may be done now; NULL: always. */
+    bool (*legal)(const struct sim_op *op);
+    /* Draws the arguments; false: nothing to do. NULL: there are none. */
+    bool (*draw)(struct sim_op *op);
+    /* What the model learns before and after; begin may be NULL, end too. */
+    void (*begin)(struct sim_op *op);
+    ASH_CO_PTR int (*run)(struct sim_op *op);
+    void (*end)(struct sim_op *op, int ret);
+    /* What may go wrong besides what guest.c knows of; may be NULL. */
+    bool (*may_end)(const struct sim_op *op, int ret);
+};
+
+extern const struct sim_step sim_steps[];
+
+/* step_io.c */
+bool sim_legal_write(const struct sim_op *op);
+bool sim_legal_compress(const struct sim_op *op);
+bool sim_draw_read(struct sim_op *op);
+bool sim_draw_write(struct sim_op *op);
+bool sim_draw_fua(struct sim_op *op);
+bool sim_draw_compress(struct sim_op *op);
+bool sim_draw_zero(struct sim_op *op);
+bool sim_draw_discard(struct sim_op *op);
+bool sim_draw_flush(struct sim_op *op);
+bool sim_draw_status(struct sim_op *op);
+void sim_begin_read(struct sim_op *op);
+void sim_begin_write(struct sim_op *op);
+void sim_begin_flush(struct sim_op *op);
+ASH_CO_FN int sim_run_io(struct sim_op *op);
+void sim_end_read(struct sim_op *op, int ret);
+void sim_end_status(struct sim_op *op, int ret);
+void sim_end_write(struct sim_op *op, int ret);
+void sim_end_discard(struct sim_op *op, int ret);
+void sim_end_flush(struct sim_op *op, int ret);
+bool sim_may_compress(const struct sim_op *op, int ret);
+bool sim_may_zero(const struct sim_op *op, int ret);
+
+/* step_verb.c */
+bool sim_legal_resize(const struct sim_op *op);
+bool sim_draw_resize(struct sim_op *op);
+void sim_begin_resize(struct sim_op *op);
+ASH_CO_FN int sim_run_resize(struct sim_op *op);
+void sim_end_resize(struct sim_op *op, int ret);
+bool sim_may_resize(const struct sim_op *op, int ret);
+bool sim_draw_pause(struct sim_op *op);
+ASH_CO_FN int sim_run_pause(struct sim_op *op);
+bool sim_may_pause(const struct sim_op *op, int ret);
+bool sim_legal_reopen(const struct sim_op *op);
+bool sim_draw_reopen(struct sim_op *op);
+ASH_CO_FN int sim_run_reopen(struct sim_op *op);
+ASH_CO_FN int sim_run_close(struct sim_op *op);
+bool sim_draw_sleep(struct sim_op *op);
+ASH_CO_FN int sim_run_sleep(struct sim_op *op);
+
+#endif
