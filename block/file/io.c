@@ -11,7 +11,9 @@
  *  3. A write beyond the end, which the host serves by growing the file, never runs beside anything
  *     else that sets the length: a truncate with an older idea of the length cuts the write off,
  * and XFS has lost writes beside a fallocate.
- *  4. size_bytes is the exact length, after failures too.
+ *  4. size_bytes is the exact length, after failures too. O_DIRECT writes whole blocks: what a
+ * write adds to fill the last one up is cut off again before anything else sets the length. A cut
+ * of the power in between leaves the file longer by less than a block of zeroes.
  *  5. Zeroing never stands on a discard. What a file system cannot do is -ENOTSUP, and the request
  * path writes zeroes as data. */
 #include <errno.h>
@@ -64,12 +66,47 @@ ASH_CO_FN static int write_data(struct ash_node *node, const struct ash_io *io)
     return ret;
 }
 
+/* A write whose last block is filled up beyond the end of the file. */
+ASH_CO_FN static int write_and_cut(struct ash_node *node, const struct ash_io *io)
+{
+    struct ash_file_node *state = ash_file_node(node);
+    uint64_t end = io->offset + io->bytes;
+    uint64_t wanted = ASH_MAX(node->size_bytes, end - io->padding_bytes);
+    int ret = write_data(node, io);
+    if (ret < 0) {
+        refresh_length(node);
+    } else {
+        node->size_bytes = ASH_MAX(node->size_bytes, end);
+    }
+    if (node->size_bytes <= wanted) {
+        return ret;
+    }
+    int cut = ash_co_truncate(state->file, wanted);
+    ash_file_mutated(state, wanted, end - wanted, false);
+    struct ash_file_status status;
+    if (cut < 0 && ash_co_status(state->file, &status) == 0) {
+        node->size_bytes = status.bytes; /* it may have been cut all the same */
+    }
+    if (cut < 0) {
+        return ret < 0 ? ret : cut;
+    }
+    node->size_bytes = wanted;
+    /* What was asked to be stable has a length that is not yet. */
+    return ret == 0 && (io->flags & ASH_REQ_FUA) != 0 ? ash_file_flush(node, NULL) : ret;
+}
+
 int ash_file_write(struct ash_node *node, const struct ash_io *io)
 {
     struct ash_file_node *state = ash_file_node(node);
     uint64_t end = io->offset + io->bytes;
     if (ash_likely(end <= node->size_bytes)) {
         return write_data(node, io);
+    }
+    if (io->padding_bytes > 0) {
+        ash_co_rwlock_write(&state->length_lock);
+        int ret = write_and_cut(node, io);
+        ash_co_rwlock_unlock(&state->length_lock);
+        return ret;
     }
     ash_co_rwlock_read(&state->length_lock);
     int ret = write_data(node, io);

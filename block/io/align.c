@@ -4,7 +4,8 @@
  * Invariants:
  *  1. The plan only computes; the tracked range is what it says.
  *  2. A padded write reads the blocks that it covers in part, and writes whole blocks. It
- * serialises, so nobody writes to those blocks in between.
+ * serialises, so nobody writes to those blocks in between. What it adds at the end is named to the
+ * driver, as the end of the node may lie in it.
  *  3. A short request goes through one bounce buffer. A long one is cut into a first block, an
  * aligned middle that needs no copy, and a last block, so memory is bounded. */
 #include "block/io/pipeline.h"
@@ -32,11 +33,15 @@ void ash_align_plan(const struct ash_node *node, const struct ash_io *io,
 }
 
 ASH_CO_FN static int raw_io(struct ash_node *node, uint8_t op, uint64_t offset, void *buffer,
-                            uint64_t bytes, uint32_t flags)
+                            uint64_t bytes, uint32_t flags, uint32_t padding_bytes)
 {
     struct iovec vec = {buffer, bytes};
-    struct ash_io io = {
-        .op = op, .flags = flags, .offset = offset, .bytes = bytes, .iov = ash_iov_of(&vec, 1)};
+    struct ash_io io = {.op = op,
+                        .flags = flags,
+                        .offset = offset,
+                        .bytes = bytes,
+                        .iov = ash_iov_of(&vec, 1),
+                        .padding_bytes = padding_bytes};
     return ash_split_run(node, &io);
 }
 
@@ -46,13 +51,13 @@ ASH_CO_FN static int fill_edges(struct ash_node *node, uint8_t *buffer, uint64_t
 {
     uint32_t block = node->limits.request_alignment;
     if (head != 0 || (tail != 0 && bytes == block)) {
-        int ret = raw_io(node, ASH_READ, offset, buffer, block, 0);
+        int ret = raw_io(node, ASH_READ, offset, buffer, block, 0, 0);
         if (ret < 0) {
             return ret;
         }
     }
     if (tail != 0 && bytes > block) {
-        return raw_io(node, ASH_READ, offset + bytes - block, buffer + bytes - block, block, 0);
+        return raw_io(node, ASH_READ, offset + bytes - block, buffer + bytes - block, block, 0, 0);
     }
     return 0;
 }
@@ -69,7 +74,7 @@ ASH_CO_FN static int bounce(struct ash_node *node, const struct ash_io *io)
     }
     int ret;
     if (io->op == ASH_READ) {
-        ret = raw_io(node, ASH_READ, fit.offset, buffer, fit.bytes, io->flags);
+        ret = raw_io(node, ASH_READ, fit.offset, buffer, fit.bytes, io->flags, 0);
         if (ret == 0) {
             ash_iov_from_buffer(io->iov, buffer + fit.head, io->bytes);
         }
@@ -77,7 +82,7 @@ ASH_CO_FN static int bounce(struct ash_node *node, const struct ash_io *io)
         ret = fill_edges(node, buffer, fit.offset, fit.bytes, fit.head, fit.tail);
         if (ret == 0) {
             ash_iov_to_buffer(io->iov, buffer + fit.head, io->bytes);
-            ret = raw_io(node, ASH_WRITE, fit.offset, buffer, fit.bytes, io->flags);
+            ret = raw_io(node, ASH_WRITE, fit.offset, buffer, fit.bytes, io->flags, fit.tail);
         }
     }
     ash_buffer_free(node->loop, buffer, fit.bytes);

@@ -29,6 +29,8 @@ struct ash_io {
     uint64_t bytes;
     struct ash_iov iov;        /* read, write; at least `bytes` long */
     struct ash_status *status; /* status: the answer */
+    uint32_t padding_bytes;    /* write: so many of `bytes`, at the end, only fill up the last block,
+                                  and must not lengthen the node */
 };
 
 #define ASH_STATUS_OFFSET (1u << 8) /* host_offset and host are valid: raw data lies there */

@@ -65,6 +65,7 @@ int ash_split_run(struct ash_node *node, const struct ash_io *io)
     for (uint64_t done = 0; done < io->bytes; done += part.bytes) {
         part.offset = io->offset + done;
         part.bytes = ASH_MIN(chunk, io->bytes - done);
+        part.padding_bytes = done + part.bytes == io->bytes ? io->padding_bytes : 0;
         part.iov = ash_iov_advance(io->iov, done);
         int ret = fits ? ash_dispatch(node, &part) : bounced(node, &part);
         if (ret < 0) {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include "tests/unit/bare_node.h"
 #include "util/engine/sim.h"
+#include "util/range.h"
 
 enum { MS = 1000000, STEP_BYTES = 64 * 1024 };
 
@@ -12,7 +13,7 @@ static struct ash_sim_world *world;
 static struct ash_sim_config config;
 static struct ash_loop *loop;
 static struct bare bare;
-static uint8_t buffer[STEP_BYTES];
+static uint8_t buffer[STEP_BYTES] __attribute__((aligned(4096)));
 
 static int start(uint64_t seed)
 {
@@ -288,6 +289,34 @@ CO_TEST(length_is_exact_after_growing_requests_that_fail)
     bare_close(&bare);
 }
 
+CO_TEST(length_is_exact_whether_or_not_the_last_block_can_be_cut_again)
+{
+    unsigned failed = 0;
+    open_file(5000, ASH_NODE_WRITE | ASH_NODE_DIRECT);
+    for (unsigned i = 0; i < 100; i++) {
+        uint64_t wanted = bare.node.size_bytes;
+        uint64_t start = ash_align_down(wanted, 512);
+        uint64_t end = ash_align_up(wanted + 1, 512);
+        struct iovec vec = {buffer, end - start};
+        struct ash_io io = {.op = ASH_WRITE,
+                            .offset = start,
+                            .bytes = end - start,
+                            .iov = ash_iov_of(&vec, 1),
+                            .padding_bytes = (uint32_t)(end - wanted)};
+        config.write_error_per_mille = 400;
+        ash_sim_world_configure(world, &config);
+        int ret = bare.node.driver->io[ASH_WRITE](&bare.node, &io);
+        assert_int_equal(bare.node.size_bytes, ash_sim_file_bytes(world, "a"));
+        assert_true(ret < 0 || bare.node.size_bytes == wanted);
+        failed += bare.node.size_bytes != wanted;
+        config.write_error_per_mille = 0;
+        ash_sim_world_configure(world, &config);
+        assert_int_equal(bare.node.driver->resize(&bare.node, 5000, ASH_PREALLOC_OFF, NULL), 0);
+    }
+    assert_in_range(failed, 1, 99);
+    bare_close(&bare);
+}
+
 CO_TEST(preallocation_without_room_leaves_the_length)
 {
     static const enum ash_prealloc modes[] = {ASH_PREALLOC_FALLOC, ASH_PREALLOC_FULL};
@@ -513,6 +542,7 @@ int main(void)
         TEST(growing_zero_waits_for_a_growing_write),
         TEST(growing_writes_do_not_wait_for_one_another),
         TEST(length_is_exact_after_growing_requests_that_fail),
+        TEST(length_is_exact_whether_or_not_the_last_block_can_be_cut_again),
         TEST(preallocation_without_room_leaves_the_length),
         TEST(what_cannot_be_done_is_tried_once),
         TEST(one_way_to_zero_stands_in_for_the_other),
