@@ -4,8 +4,8 @@
  * 1. Metadata is written only where the set of metadata clusters says that its kind lies. Anything
  * else marks the image corrupt and is refused.
  * 2. Header fields that change while an image is in use lie in the first 512 bytes, and are written
- * by one write of that sector between two flushes: a tear cannot split it. Only new backing strings
- *    can reach further; see ash_qcow2_header_rewrite().
+ * by one write of that sector between two flushes: a tear cannot split it. What
+ *    reaches further, extensions and backing strings, is changed in rewrite.c.
  * 3. One change of the header at a time, under header_lock. */
 #include <errno.h>
 #include <glib.h>
@@ -74,8 +74,7 @@ int ash_qcow2_before_write_refblock(struct ash_table_cache *cache, uint64_t offs
 
 /* --- the header --- */
 
-/* Under header_lock. The flush before is the caller's. */
-ASH_CO_FN static int write_fields(struct ash_node *node, const struct qcow2_fields *fields)
+int ash_qcow2_header_write_sector(struct ash_node *node, const struct qcow2_fields *fields)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     uint8_t sector[sizeof(s->sector)];
@@ -101,7 +100,7 @@ int ash_qcow2_header_update(struct ash_node *node, const struct qcow2_fields *fi
     ash_co_mutex_lock(&s->header_lock);
     int ret = ash_edge_flush(node->file);
     if (ret == 0) {
-        ret = write_fields(node, fields);
+        ret = ash_qcow2_header_write_sector(node, fields);
     }
     ash_co_mutex_unlock(&s->header_lock);
     return ret;
@@ -117,7 +116,7 @@ int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear)
     if (fields.incompatible != s->header.fields.incompatible) {
         ret = ash_edge_flush(node->file);
         if (ret == 0) {
-            ret = write_fields(node, &fields);
+            ret = ash_qcow2_header_write_sector(node, &fields);
         }
     }
     ash_co_mutex_unlock(&s->header_lock);
@@ -132,7 +131,7 @@ int ash_qcow2_header_set_length(struct ash_node *node, uint64_t bytes)
     fields.disk_bytes = bytes;
     int ret = ash_edge_flush(node->file);
     if (ret == 0) {
-        ret = write_fields(node, &fields);
+        ret = ash_qcow2_header_write_sector(node, &fields);
     }
     ash_co_mutex_unlock(&s->header_lock);
     return ret;
@@ -147,7 +146,7 @@ int ash_qcow2_header_switch_l1(struct ash_node *node, uint64_t offset, uint64_t 
     fields.l1_entries = entries;
     int ret = ash_edge_flush(node->file);
     if (ret == 0) {
-        ret = write_fields(node, &fields);
+        ret = ash_qcow2_header_write_sector(node, &fields);
     }
     ash_co_mutex_unlock(&s->header_lock);
     return ret;
@@ -162,7 +161,7 @@ int ash_qcow2_header_switch_reftable(struct ash_node *node, uint64_t offset, uin
     fields.reftable_clusters = clusters;
     int ret = ash_edge_flush(node->file);
     if (ret == 0) {
-        ret = write_fields(node, &fields);
+        ret = ash_qcow2_header_write_sector(node, &fields);
     }
     ash_co_mutex_unlock(&s->header_lock);
     return ret;
@@ -193,44 +192,6 @@ int ash_qcow2_corrupt(struct ash_node *node, const char *format, ...)
 }
 
 /* --- backing strings --- */
-
-/* Writes the whole header cluster. What lies beyond the first sector goes out first, and the first
- * sector, which names the backing string's place, after a flush. When extensions shift, a cut in
- * between can leave them torn: that is the one change of the header that is not atomic, and it
- * happens only while an image is rebased. */
-int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *error)
-{
-    struct ash_qcow2_state *s = qcow2_state(node);
-    uint8_t *cluster = ash_buffer_alloc(node->loop, s->cluster_bytes, 4096);
-    if (!cluster) {
-        return ash_error_set(error, -ENOMEM, "no memory for the header");
-    }
-    ash_co_mutex_lock(&s->header_lock);
-    int ret = ash_qcow2_header_serialise(&s->header, cluster, s->cluster_bytes);
-    if (ret < 0) {
-        ash_error_set(error, ret, "the header does not fit into a cluster of %" PRIu32 " bytes",
-                      s->cluster_bytes);
-    } else {
-        ret = ash_edge_flush(node->file);
-        if (ret == 0 && s->cluster_bytes > sizeof(s->sector)) {
-            ret = ash_edge_write(node->file, sizeof(s->sector), cluster + sizeof(s->sector),
-                                 s->cluster_bytes - sizeof(s->sector), 0);
-        }
-        if (ret == 0) {
-            ret = ash_edge_flush(node->file);
-        }
-        if (ret == 0) {
-            memcpy(s->sector, cluster, sizeof(s->sector));
-            ret = write_fields(node, &s->header.fields);
-        }
-        if (ret < 0) {
-            ash_error_errno(error, ret, "cannot write the header");
-        }
-    }
-    ash_co_mutex_unlock(&s->header_lock);
-    ash_buffer_free(node->loop, cluster, s->cluster_bytes);
-    return ret;
-}
 
 int ash_qcow2_set_backing(struct ash_node *node, const char *file, const char *format,
                           struct ash_error *error)

@@ -324,6 +324,7 @@ static int parse_extensions(struct ash_qcow2_header *header, const uint8_t *byte
         }
         at += ASH_MIN((length + UINT64_C(7)) & ~UINT64_C(7), end - at);
     }
+    header->list_end = at;
     header->used_bytes = at;
     if (header->backing_file) {
         header->used_bytes = ASH_MAX(at, f->backing_offset + f->backing_bytes);
@@ -370,7 +371,7 @@ int ash_qcow2_header_parse(struct ash_qcow2_header *header, const uint8_t *bytes
 /* Appends; false if there is no room. */
 static bool put(uint8_t *bytes, size_t count, size_t *at, const void *data, size_t length)
 {
-    if (length > count - *at) {
+    if (*at > count || length > count - *at) {
         return false;
     }
     if (length > 0) {
@@ -403,9 +404,15 @@ static bool put_extensions(const struct ash_qcow2_header *header, uint8_t *bytes
 
 int ash_qcow2_header_serialise(struct ash_qcow2_header *header, uint8_t *bytes, size_t count)
 {
+    memset(bytes, 0, count);
+    return ash_qcow2_header_lay_out(header, bytes, count, 0);
+}
+
+int ash_qcow2_header_lay_out(struct ash_qcow2_header *header, uint8_t *bytes, size_t count,
+                             size_t string_at)
+{
     struct qcow2_fields *f = &header->fields;
     size_t at = QCOW2_HEADER_V2_BYTES;
-    memset(bytes, 0, count);
     f->header_bytes = QCOW2_HEADER_V2_BYTES;
     if (f->version >= 3) {
         at = QCOW2_HEADER_BYTES;
@@ -417,9 +424,14 @@ int ash_qcow2_header_serialise(struct ash_qcow2_header *header, uint8_t *bytes, 
     if (!put_extensions(header, bytes, count, &at)) {
         return -ENOSPC;
     }
+    header->list_end = at;
     f->backing_offset = 0;
     f->backing_bytes = 0;
     if (header->backing_file) {
+        if (string_at != 0 && string_at < at) {
+            return -ENOSPC;
+        }
+        at = string_at != 0 ? string_at : at;
         f->backing_offset = at;
         f->backing_bytes = strlen(header->backing_file);
         if (!put(bytes, count, &at, header->backing_file, f->backing_bytes)) {

@@ -120,6 +120,7 @@ struct ash_qcow2_header {
     struct ash_list extensions; /* of struct qcow2_extension, in their order, all kinds */
     char *backing_file;         /* or NULL */
     char *backing_format;       /* or NULL */
+    uint32_t list_end;          /* where the list of extensions ends */
     uint32_t used_bytes;        /* of the header cluster: end of extensions and strings */
 };
 
@@ -142,6 +143,11 @@ int ash_qcow2_header_parse(struct ash_qcow2_header *header, const uint8_t *bytes
 /* Fills a cluster: fields, extensions, strings; sets backing_offset, backing_bytes, header_bytes
  * and used_bytes. -ENOSPC if it does not fit. The rest of `bytes` is zeroed. */
 int ash_qcow2_header_serialise(struct ash_qcow2_header *header, uint8_t *bytes, size_t count);
+
+/* The same over what `bytes` holds, which stays where the header has nothing, and with the backing
+ * string at `string_at`; 0: after the extensions. -ENOSPC. */
+int ash_qcow2_header_lay_out(struct ash_qcow2_header *header, uint8_t *bytes, size_t count,
+                             size_t string_at);
 
 /* Puts the known feature names into the header, in place of what is there. Version 3. */
 void ash_qcow2_header_name_features(struct ash_qcow2_header *header);
@@ -499,7 +505,13 @@ ASH_CO_FN int ash_qcow2_header_switch_reftable(struct ash_node *node, uint64_t o
 /* Logs the sentence, and while open for writing sets the corrupt bit and stops writing metadata.
  * -EIO. */
 ASH_CO_FN int ash_qcow2_corrupt(struct ash_node *node, const char *format, ...) ASH_PRINTF(2, 3);
-/* Rewrites the whole header cluster: backing strings and extensions. */
+/* Writes these fields over the header's first sector as s->sector has it, and flushes. Under
+ * header_lock, after a flush. */
+ASH_CO_FN int ash_qcow2_header_write_sector(struct ash_node *node,
+                                            const struct qcow2_fields *fields);
+
+/* rewrite.c: brings the header on disk, with its extensions and strings, to what s->header holds. On
+ * failure the fields are those on disk. */
 ASH_CO_FN int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *error);
 
 /* Reads from the file; zeroes beyond its end. */
