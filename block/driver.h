@@ -129,7 +129,9 @@ struct ash_driver {
     ASH_CO_PTR int (*create)(struct ash_edge *file, uint64_t bytes, const void *options,
                             struct ash_error *error);
 
-    /* Generic code has checked rights and shrink flags, and drained the range. Sets size_bytes. */
+    /* Generic code has checked rights and shrink flags, and drained the range. Sets size_bytes. What
+     * appears reads as zeroes: mapped formats call ash_map_cover(). On failure the length is as it was
+     * or, if only preallocation failed, the new one. */
     ASH_CO_PTR int (*resize)(struct ash_node *node, uint64_t bytes, enum ash_prealloc prealloc,
                             struct ash_error *error);
     ASH_CO_PTR int (*check)(struct ash_node *node, struct ash_check *check, struct ash_error *error);

@@ -5,8 +5,8 @@
  *  1. The range that appears or goes is tracked as a serialising request: no other request is in
  * the driver there meanwhile (a write beyond the end that races a truncate is lost on some file
  *     systems).
- *  2. What appears reads as zeroes, whatever a longer backing file, or what an earlier shrink left
- * of the last allocation unit, holds there. Where that cannot be had, the node keeps its length.
+ *  2. What appears reads as zeroes; the driver sees to it, as it alone knows when the new length
+ *     becomes true on disk. Where that cannot be had, the node keeps its length.
  *  3. What walks found in that range, in this node or above it, is forgotten.
  *  4. Dirty bitmaps follow the length; the memory for it is there before anything changes. A shrink that
  *     fails may have lost what it was to cut off, so that is marked. */
@@ -17,31 +17,6 @@
 #include "block/graph/node.h"
 #include "block/map/map.h"
 #include "util/assert.h"
-#include "util/range.h"
-
-/* Covers what a longer backing file, or the rest of the last unit, would show in the new range.
- */
-ASH_CO_FN static int clear_new_range(struct ash_node *node, uint64_t from, struct ash_error *error)
-{
-    if (node->map == NULL) {
-        return 0;
-    }
-    uint64_t end = ash_align_up(from, node->map->unit_bytes);
-    if (node->backing != NULL) {
-        end = ASH_MAX(end, node->backing->child->size_bytes);
-    }
-    end = ASH_MIN(end, node->size_bytes);
-    if (from >= end) {
-        return 0;
-    }
-    struct ash_io io = {.op = ASH_ZERO, .offset = from, .bytes = end - from};
-    int ret = ash_map_io(node, &io);
-    if (ret < 0) {
-        return ash_error_errno(error, ret, "Cannot make '%s' read as zeroes from %" PRIu64 " on",
-                               node->filename, from);
-    }
-    return 0;
-}
 
 static int check(const struct ash_node *node, uint64_t bytes, uint32_t flags,
                  struct ash_error *error)
@@ -61,21 +36,6 @@ static int check(const struct ash_node *node, uint64_t bytes, uint32_t flags,
         return ash_error_set(error, -EINVAL, "Shrinking '%s' was not allowed", node->filename);
     }
     return 0;
-}
-
-/* The length is `old` and the range between it and `bytes` is tracked. */
-ASH_CO_FN static int change(struct ash_node *node, uint64_t old, uint64_t bytes, int prealloc,
-                            struct ash_error *error)
-{
-    int ret = node->driver->resize(node, bytes, (enum ash_prealloc)prealloc, error);
-    if (ret < 0 || node->size_bytes <= old) {
-        return ret;
-    }
-    ret = clear_new_range(node, old, error);
-    if (ret < 0) {
-        node->driver->resize(node, old, ASH_PREALLOC_OFF, NULL);
-    }
-    return ret;
 }
 
 static int reserve(struct ash_node *node, uint64_t bytes, struct ash_error *error)
@@ -108,7 +68,8 @@ int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int p
         }
         ret = reserve(node, bytes, error);
         if (ret == 0) {
-            ret = change(node, old, bytes, prealloc, error);
+            ret = node->driver->resize(node, bytes, (enum ash_prealloc)prealloc, error);
+            ash_assert(ret < 0 || node->size_bytes == bytes);
             ash_map_forget(node, from, INT64_MAX - from);
             ash_bitmaps_resized(node);
             if (ret < 0) {

@@ -111,4 +111,8 @@ ASH_CO_FN int ash_chain_status(struct ash_node *top, const struct ash_node *base
 /* For formats, and whoever changes a map: forget what walks found in the range. */
 void ash_map_forget(struct ash_node *node, uint64_t offset, uint64_t bytes);
 
+/* For a format that grows, when size_bytes is the new length and before that is true on disk: makes
+ * zeroes of what a longer backing file, or the rest of the last unit, would show beyond the old one. */
+ASH_CO_FN int ash_map_cover(struct ash_node *node, uint64_t old_bytes);
+
 #endif

@@ -116,6 +116,16 @@ int ash_map_zero(struct ash_node *node, uint64_t offset, uint64_t bytes, uint32_
     return ret;
 }
 
+int ash_map_cover(struct ash_node *node, uint64_t old_bytes)
+{
+    uint64_t end = ash_align_up(old_bytes, node->map->unit_bytes);
+    if (node->backing != NULL) {
+        end = ASH_MAX(end, node->backing->child->size_bytes);
+    }
+    end = ASH_MIN(end, node->size_bytes);
+    return old_bytes < end ? ash_map_zero(node, old_bytes, end - old_bytes, 0) : 0;
+}
+
 int ash_map_discard(struct ash_node *node, uint64_t offset, uint64_t bytes)
 {
     if (node->driver->map->discard == NULL) {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Growing and shrinking. Generic code has drained the range that appears or goes, and covers what a
- * longer backing file would show.
+/* Growing and shrinking. Generic code has drained the range that appears or goes.
  *
  * Invariants:
  *  1. Growing: the L1 table is long enough, on disk, before the header says the new length.
@@ -77,24 +76,6 @@ ASH_CO_FN static int preallocate(struct ash_node *node, uint64_t from, enum ash_
     return ret == 0 ? ash_qcow2_flush(node) : ret;
 }
 
-/* Zeroes, stable, where a backing file or the rest of the last cluster would show in the new range.
- */
-ASH_CO_FN static int cover_new_range(struct ash_node *node, uint64_t old)
-{
-    const struct ash_qcow2_state *s = qcow2_state(node);
-    uint64_t end = ash_align_up(old, s->cluster_bytes);
-    if (node->backing != NULL) {
-        end = ASH_MAX(end, node->backing->child->size_bytes);
-    }
-    end = ASH_MIN(end, node->size_bytes);
-    if (old >= end) {
-        return 0;
-    }
-    struct ash_io io = {.op = ASH_ZERO, .offset = old, .bytes = end - old};
-    int ret = ash_map_io(node, &io);
-    return ret == 0 ? ash_qcow2_flush(node) : ret;
-}
-
 ASH_CO_FN static int grow(struct ash_node *node, uint64_t bytes, enum ash_prealloc prealloc,
                           struct ash_error *error)
 {
@@ -114,7 +95,10 @@ ASH_CO_FN static int grow(struct ash_node *node, uint64_t bytes, enum ash_preall
         }
     }
     node->size_bytes = bytes; /* nobody else is let into the new range meanwhile */
-    ret = cover_new_range(node, old);
+    ret = ash_map_cover(node, old);
+    if (ret == 0) {
+        ret = ash_qcow2_flush(node);
+    }
     if (ret == 0) {
         ret = ash_qcow2_header_set_length(node, bytes);
     }

@@ -442,13 +442,9 @@ static int map_decode(const struct ash_node *node, const struct ash_extent *exte
     return filled == out_bytes ? 0 : -EIO;
 }
 
-ASH_CO_FN static int map_resize(struct ash_node *node, uint64_t bytes, enum ash_prealloc prealloc,
-                                struct ash_error *error)
+static void set_length(struct ash_node *node, uint64_t bytes)
 {
     struct map_format *map = node->state;
-    (void)prealloc;
-    (void)error;
-    dither(map);
     uint64_t count = ash_div_round_up(bytes, map->unit);
     for (uint64_t i = count; i < map->entry_count; i++) {
         let_go(map, &map->entries[i]);
@@ -459,8 +455,23 @@ ASH_CO_FN static int map_resize(struct ash_node *node, uint64_t bytes, enum ash_
     }
     map->entry_count = count;
     node->size_bytes = bytes;
+}
+
+ASH_CO_FN static int map_resize(struct ash_node *node, uint64_t bytes, enum ash_prealloc prealloc,
+                                struct ash_error *error)
+{
+    struct map_format *map = node->state;
+    (void)prealloc;
+    (void)error;
     dither(map);
-    return 0;
+    uint64_t old = node->size_bytes;
+    set_length(node, bytes);
+    dither(map);
+    int ret = bytes > old ? ash_map_cover(node, old) : 0;
+    if (ret < 0) {
+        set_length(node, old);
+    }
+    return ret;
 }
 
 void map_format_share(struct ash_node *node, uint64_t offset, uint64_t bytes)
