@@ -12,7 +12,7 @@
 #define BUCKETS_MIN 64
 #define RUN_BYTES_MAX (256 * KiB)
 #define WRITES_MAX 16
-#define SLICE_ALIGNMENT 4096
+#define RUN_ALIGNMENT 4096
 
 void ash_table_cache_init(struct ash_table_cache *cache, struct ash_node *node,
                           uint32_t slice_bytes)
@@ -102,10 +102,18 @@ static bool evict(struct ash_budget_item *item)
     return true;
 }
 
+/* What the file below asks of memory, and no more: an allocator can waste as much as the alignment
+ * on each slice, and there are thousands. */
+static size_t slice_alignment(const struct ash_node *node)
+{
+    return ASH_MAX(node->file->child->limits.memory_alignment, 16);
+}
+
 static struct ash_table_slice *slice_new(struct ash_table_cache *cache, uint64_t offset)
 {
     struct ash_table_slice *slice = g_new0(struct ash_table_slice, 1);
-    slice->data = ash_buffer_alloc(cache->node->loop, cache->slice_bytes, SLICE_ALIGNMENT);
+    slice->data =
+        ash_buffer_alloc(cache->node->loop, cache->slice_bytes, slice_alignment(cache->node));
     if (!slice->data) {
         g_free(slice);
         return NULL;
@@ -325,7 +333,7 @@ static guint add_run(struct ash_table_batch *batch, guint first)
     run->cache = cache;
     run->offset = slices[0]->offset;
     run->bytes = (uint64_t)count * cache->slice_bytes;
-    run->buffer = ash_buffer_alloc(cache->node->loop, run->bytes, SLICE_ALIGNMENT);
+    run->buffer = ash_buffer_alloc(cache->node->loop, run->bytes, RUN_ALIGNMENT);
     if (!run->buffer) {
         g_free(run);
         return 0;

@@ -297,6 +297,10 @@ int ash_qcow2_check(struct ash_node *node, struct ash_check *check, struct ash_e
     if (ret < 0) {
         return ash_error_errno(error, ret, "Writing the metadata of '%s' failed", node->filename);
     }
+    ret = ash_qcow2_know_refcounts(node, error);
+    if (ret < 0) {
+        return ret;
+    }
     ret = check_once(node, check, &findings, error);
     if (ret == 0 && check->fix != 0 && (findings.repaired || findings.flags > 0)) {
         ret = recheck(node, check, error);

@@ -70,21 +70,36 @@ ASH_CO_FN static int load_tables(struct ash_node *node, struct ash_error *error)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     const struct qcow2_fields *f = &s->header.fields;
-    uint64_t refs = (uint64_t)f->reftable_clusters << (s->cluster_bits - 3);
     char label[300];
     int ret = ash_qcow2_table_alloc(&s->l1, f->l1_entries, f->l1_offset);
     if (ret == 0) {
-        ret = ash_qcow2_table_alloc(&s->reftable, refs, f->reftable_offset);
-    }
-    if (ret == 0) {
         ret = ash_qcow2_table_load(node, &s->l1);
     }
+    return ret < 0 ? ash_error_errno(error, ret, "%s: cannot read the L1 table",
+                                     ash_node_label(node, label))
+                   : 0;
+}
+
+int ash_qcow2_know_refcounts(struct ash_node *node, struct ash_error *error)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    const struct qcow2_fields *f = &s->header.fields;
+    uint64_t count = (uint64_t)f->reftable_clusters << (s->cluster_bits - 3);
+    char label[300];
+    if (s->refcounts_known) {
+        return 0;
+    }
+    int ret = ash_qcow2_table_alloc(&s->reftable, count, f->reftable_offset);
     if (ret == 0) {
         ret = ash_qcow2_table_load(node, &s->reftable);
     }
-    return ret < 0 ? ash_error_errno(error, ret, "%s: cannot read the L1 and refcount tables",
-                                     ash_node_label(node, label))
-                   : 0;
+    if (ret < 0) {
+        ash_qcow2_table_clear(&s->reftable);
+        return ash_error_errno(error, ret, "%s: cannot read the refcount table",
+                               ash_node_label(node, label));
+    }
+    s->refcounts_known = true;
+    return 0;
 }
 
 /* --- caches --- */
@@ -249,6 +264,9 @@ int ash_qcow2_begin_writing(struct ash_node *node, struct ash_error *error)
                           "%s: the image is marked corrupt and can be opened read-only only; check "
                           "it and repair it first",
                           label);
+    }
+    if (ret == 0) {
+        ret = ash_qcow2_know_refcounts(node, error);
     }
     if (ret == 0 && s->reftable.count == 0 && !checking) {
         ret = ash_error_set(error, -EINVAL, "%s: it has no refcount table", label);

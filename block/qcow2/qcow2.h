@@ -288,7 +288,8 @@ struct ash_qcow2_state {
     uint64_t coffset_mask;
 
     struct qcow2_table l1;
-    struct qcow2_table reftable;
+    struct qcow2_table reftable; /* only if refcounts_known */
+    bool refcounts_known;        /* who only reads does not need them; a chain may have a thousand layers */
     struct ash_table_cache l2_cache;
     struct ash_table_cache refcount_cache;
 
@@ -534,6 +535,8 @@ struct ash_qcow2_create_options; /* create.h */
 ASH_CO_FN int ash_qcow2_open(struct ash_node *node, struct ash_error *error);
 ASH_CO_FN int ash_qcow2_close(struct ash_node *node);
 /* What opening for writing does beyond opening, and its reverse: for reopen. */
+/* Loads the refcount table if it is not there. */
+ASH_CO_FN int ash_qcow2_know_refcounts(struct ash_node *node, struct ash_error *error);
 ASH_CO_FN int ash_qcow2_begin_writing(struct ash_node *node, struct ash_error *error);
 ASH_CO_FN int ash_qcow2_end_writing(struct ash_node *node);
 /* The two halves of end_writing. finish: writes all there is; afterwards nothing may be changed
