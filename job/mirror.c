@@ -53,7 +53,6 @@ struct mirror {
     int copy_mode;
     uint64_t granularity_bytes;
     bool unmap;
-    bool target_is_zero;
     int on_source_error;
     int on_target_error;
 
@@ -94,8 +93,6 @@ static const struct ash_option mirror_options[] = {
                     .help = "of the dirty bitmap, a power of two"),
     ASH_OPTION_BOOL("unmap", struct mirror, unmap, .def = 1,
                     .help = "zeroes may give space back in the target"),
-    ASH_OPTION_BOOL("target-is-zero", struct mirror, target_is_zero,
-                    .help = "the target reads as zeroes to begin with"),
     ASH_OPTION_ENUM("on-source-error", struct mirror, on_source_error, ash_on_error_names,
                     .help = "what an error of the source does: report, ignore, stop, enospc"),
     ASH_OPTION_ENUM("on-target-error", struct mirror, on_target_error, ash_on_error_names,
