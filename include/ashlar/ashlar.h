@@ -7,6 +7,7 @@
 #include <ashlar/error.h>
 #include <ashlar/job.h>
 #include <ashlar/loop.h>
+#include <ashlar/memory.h>
 #include <ashlar/disk.h>
 #include <ashlar/queue.h>
 #include <ashlar/bitmap.h>

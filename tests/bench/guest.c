@@ -2,11 +2,11 @@
 /* A guest for benchmarks: random requests of one size through the public API, for a time.
  *
  *     guest [-f FORMAT] [-t CACHE] [-d DEPTH] [-b BYTES] [-s SECONDS] [-w PER CENT] [-r BYTES] [-k]
- * [-c] IMAGE
+ * [-c] [-m] IMAGE
  *
  * -w: how many of 100 requests are writes.  -r: the set of blocks, from the beginning of the disk
  * on. -k: first a warming pass that reads each block of 64 KiB once; its rate is printed as "cold".
- * -c: stop after the cold pass.
+ * -c: stop after the cold pass. -m: tell the library of the guest's memory (ash_memory_add).
  *
  * Prints one line: requests per second, CPU time per request, peak memory, engine. */
 #include <ashlar/ashlar.h>
@@ -33,6 +33,7 @@ struct guest {
     uint64_t next;  /* cold pass: the next block */
     uint64_t limit; /* cold pass: their number; 0: random requests */
     bool stop;
+    bool tell_memory;
     uint64_t in_flight;
     uint64_t done;
     int failed;
@@ -163,6 +164,10 @@ static int start(struct guest *guest, const char *image, struct ash_disk_options
         memset(guest->memory, 0x5a, guest->depth * guest->bytes);
         ash_queue_on_complete(guest->queue, completed, guest);
     }
+    if (ret == 0 && guest->tell_memory) {
+        uint32_t id;
+        ret = ash_memory_add(guest->loop, guest->memory, guest->depth * guest->bytes, 0, &id);
+    }
     return ret;
 }
 
@@ -183,7 +188,7 @@ struct settings {
 static bool parse(int argc, char **argv, struct guest *guest, struct settings *settings)
 {
     int option;
-    while ((option = getopt(argc, argv, "f:t:d:b:s:w:r:kc")) != -1) {
+    while ((option = getopt(argc, argv, "f:t:d:b:s:w:r:kcm")) != -1) {
         switch (option) {
         case 'f':
             settings->options.format = optarg;
@@ -211,6 +216,9 @@ static bool parse(int argc, char **argv, struct guest *guest, struct settings *s
             break;
         case 'c':
             settings->cold = settings->cold_only = true;
+            break;
+        case 'm':
+            guest->tell_memory = true;
             break;
         default:
             return false;

@@ -158,6 +158,11 @@ struct ash_engine_ops {
     /* The calling thread becomes the one that uses the engine. May be NULL. */
     int (*bind)(struct ash_engine *engine);
 
+    /* Requests will name this memory often. 0, or why no use can be made of it. Memory told of is taken
+     * back as it was told; requests that use it may be in flight. NULL where it makes no difference. */
+    int (*memory_add)(struct ash_engine *engine, void *base, uint64_t bytes);
+    void (*memory_remove)(struct ash_engine *engine, void *base, uint64_t bytes);
+
     void (*destroy)(struct ash_engine *engine); /* nothing in flight (asserted) */
 };
 

@@ -25,8 +25,9 @@
  *  6. A transfer of more than 4 pieces names them in an array of the pool, which scratch.pointer
  *     holds until the completion. Without memory for one, the first 4 pieces go out: a short
  *     transfer.
- *  7. What the kernel gives back unfinished (-EAGAIN, -EINTR, -EOPNOTSUPP, -ECANCELED because the
- *     thread that submitted it ended) is carried out by a worker, and its result is the one told. */
+ *  7. What the kernel gives back unfinished (-EAGAIN, -EINTR, -EOPNOTSUPP, -EFAULT because
+ * registered memory was taken back before the request was sent, -ECANCELED because the thread that
+ * submitted it ended) is carried out by a worker, and its result is the one told. */
 #include "util/engine/engine.h"
 
 #include <errno.h>
@@ -39,6 +40,7 @@
 #include "util/engine/iov_pool.h"
 #include "util/engine/os.h"
 #include "util/engine/ring.h"
+#include "util/engine/ring_memory.h"
 #include "util/engine/spin.h"
 #include "util/engine/waker.h"
 #include "util/engine/workers.h"
@@ -65,6 +67,7 @@ struct uring {
     uint32_t poll_count;     /* not completed */
     bool wake_armed;         /* the kernel polls the waker */
     bool multishot;
+    struct ash_ring_memory memory;
 };
 
 static struct uring *uring_of(struct ash_engine *engine)
@@ -91,8 +94,13 @@ static uint32_t prepare_transfer(struct uring *uring, struct io_uring_sqe *sqe, 
     }
     if (count == 1) {
         uint32_t bytes = (uint32_t)ASH_MIN(vec->iov_len, ASH_TRANSFER_BYTES_MAX);
+        int slot = ash_ring_memory_find(&uring->memory, vec->iov_base, bytes);
         io_uring_prep_rw(aio->op == ASH_AIO_READ ? IORING_OP_READ : IORING_OP_WRITE, sqe,
                          aio->file->fd, vec->iov_base, bytes, aio->offset);
+        if (ash_unlikely(slot >= 0)) {
+            sqe->opcode = aio->op == ASH_AIO_READ ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED;
+            sqe->buf_index = (uint16_t)slot;
+        }
     } else {
         io_uring_prep_rw(aio->op == ASH_AIO_READ ? IORING_OP_READV : IORING_OP_WRITEV, sqe,
                          aio->file->fd, vec, count, aio->offset);
@@ -319,7 +327,8 @@ static int take(struct uring *uring, const struct ash_ring_event *event)
     }
     ash_spin_end(&uring->spin, aio);
     if (ash_unlikely(event->result == -EAGAIN || event->result == -EINTR ||
-                     event->result == -ECANCELED || event->result == -EOPNOTSUPP)) {
+                     event->result == -ECANCELED || event->result == -EOPNOTSUPP ||
+                     event->result == -EFAULT)) {
         ash_workers_submit(uring->workers, aio);
         return 0;
     }
@@ -516,6 +525,20 @@ static int uring_fd(struct ash_engine *engine)
     return fd;
 }
 
+static int uring_memory_add(struct ash_engine *engine, void *base, uint64_t bytes)
+{
+    struct uring *uring = uring_of(engine);
+
+    return ash_ring_memory_add(&uring->ring, &uring->memory, base, bytes);
+}
+
+static void uring_memory_remove(struct ash_engine *engine, void *base, uint64_t bytes)
+{
+    struct uring *uring = uring_of(engine);
+
+    ash_ring_memory_remove(&uring->ring, &uring->memory, base, bytes);
+}
+
 static void uring_destroy(struct ash_engine *engine)
 {
     struct uring *uring = uring_of(engine);
@@ -538,6 +561,8 @@ static const struct ash_engine_ops uring_ops = {
     .cancel_poll = uring_cancel_poll,
     .fd = uring_fd,
     .bind = uring_bind,
+    .memory_add = uring_memory_add,
+    .memory_remove = uring_memory_remove,
     .destroy = uring_destroy,
 };
 

@@ -261,6 +261,7 @@ static int start(struct ash_loop_private *private, struct ash_engine *engine,
     loop->metadata_bytes_max = settings->metadata_bytes_max;
     private->own_thread = (settings->flags & ASH_LOOP_OWN_THREAD) != 0;
     ash_list_init(&private->hooks);
+    ash_list_init(&private->memory);
     private->host_fd = (struct ash_host_fd){.epoll = -1, .timer = -1, .event = -1};
     ash_co_sched_init(&loop->sched, &(struct ash_co_config){0});
 
@@ -356,6 +357,7 @@ void ash_loop_teardown(struct ash_loop *loop)
     }
     ash_assert(private->timers.count == 0);
     free(private->timers.heap);
+    ash_memory_forget_all(loop);
     ash_host_fd_close(&private->host_fd);
     ash_posts_destroy(&private->posts);
     ash_co_sched_destroy(&loop->sched);

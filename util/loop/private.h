@@ -48,6 +48,8 @@ struct ash_loop_private {
     uint64_t turn_ns;         /* the clock as first asked in this turn; 0: not yet; owner thread */
     uint32_t turns_unasked;   /* turns since the engine was last asked; owner thread */
     struct ash_list hooks;    /* of struct ash_turn_hook; owner thread */
+    struct ash_list memory;   /* of what memory.c knows; owner thread */
+    uint32_t memory_last_id;  /* owner thread */
     struct ash_timers timers;
     struct ash_posts posts;
     struct ash_host_fd host_fd;
@@ -72,6 +74,9 @@ int ash_loop_settings_read(const struct ash_loop_config *config, struct ash_loop
 /* timer.c */
 uint64_t ash_timers_next(const struct ash_timers *timers); /* UINT64_MAX: none */
 uint32_t ash_timers_run(struct ash_loop *loop);            /* fires what is due; how many */
+
+/* memory.c */
+void ash_memory_forget_all(struct ash_loop *loop);
 
 /* post.c */
 int ash_posts_init(struct ash_posts *posts);
