@@ -117,9 +117,8 @@ void ash_host_fd_update(struct ash_loop *loop)
     }
 }
 
-ASH_PUBLIC int ash_loop_fd(struct ash_loop *loop)
+static int expose(struct ash_loop *loop)
 {
-    ash_loop_assert_owner(loop);
     struct ash_host_fd *host_fd = &ash_loop_private(loop)->host_fd;
     if (host_fd->asked) {
         return host_fd->epoll;
@@ -138,10 +137,23 @@ ASH_PUBLIC int ash_loop_fd(struct ash_loop *loop)
     return host_fd->epoll;
 }
 
+ASH_PUBLIC int ash_loop_fd(struct ash_loop *loop)
+{
+    int cancel_state;
+    ash_loop_assert_owner(loop);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    int result = expose(loop);
+    pthread_setcancelstate(cancel_state, NULL);
+    return result;
+}
+
 void ash_loop_kick(struct ash_loop *loop)
 {
     ash_loop_assert_owner(loop);
     if (!ash_loop_private(loop)->in_turn) {
+        int cancel_state;
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
         ash_host_fd_update(loop);
+        pthread_setcancelstate(cancel_state, NULL);
     }
 }

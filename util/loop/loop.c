@@ -71,7 +71,11 @@ int ash_loop_become_owner(struct ash_loop *loop)
 
 ASH_PUBLIC int ash_loop_bind(struct ash_loop *loop)
 {
-    return ash_loop_become_owner(loop);
+    int cancel_state;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    int result = ash_loop_become_owner(loop);
+    pthread_setcancelstate(cancel_state, NULL);
+    return result;
 }
 
 /* ---- small questions ---- */
@@ -286,8 +290,8 @@ fail_posts:
     return result;
 }
 
-ASH_PUBLIC int ash_loop_new(const struct ash_loop_config *config, struct ash_loop **loop,
-                            struct ash_error *error)
+static int make_loop(const struct ash_loop_config *config, struct ash_loop **loop,
+                     struct ash_error *error)
 {
     struct ash_loop_private *private = calloc(1, sizeof(*private));
     if (private == NULL) {
@@ -310,6 +314,16 @@ ASH_PUBLIC int ash_loop_new(const struct ash_loop_config *config, struct ash_loo
     if (result == 0) {
         *loop = &private->loop;
     }
+    return result;
+}
+
+ASH_PUBLIC int ash_loop_new(const struct ash_loop_config *config, struct ash_loop **loop,
+                            struct ash_error *error)
+{
+    int cancel_state;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    int result = make_loop(config, loop, error);
+    pthread_setcancelstate(cancel_state, NULL);
     return result;
 }
 
