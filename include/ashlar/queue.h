@@ -41,6 +41,8 @@ enum ash_op {
 
 struct ash_queue;
 
+/* Elements of arrays have no size of their own: these two keep theirs, and grow by what is reserved, which
+ * is 0. */
 struct ash_req {
     uint8_t op;     /* enum ash_op */
     uint8_t reserved0;
