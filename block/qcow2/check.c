@@ -302,7 +302,8 @@ int ash_qcow2_check(struct ash_node *node, struct ash_check *check, struct ash_e
         return ret;
     }
     ret = check_once(node, check, &findings, error);
-    if (ret == 0 && check->fix != 0 && (findings.repaired || findings.flags > 0)) {
+    bool mended = findings.repaired || (findings.fix_flags && findings.flags > 0);
+    if (ret == 0 && mended) {
         ret = recheck(node, check, error);
     }
     if (ret == 0) {

@@ -20,6 +20,8 @@ void ash_qcow2_refs_init(struct qcow2_refs *refs);
 void ash_qcow2_refs_clear(struct qcow2_refs *refs);
 /* -EFBIG: more than is counted. */
 int ash_qcow2_refs_add(struct qcow2_refs *refs, uint64_t cluster);
+/* One of those that were added does not count after all. */
+void ash_qcow2_refs_take_back(struct qcow2_refs *refs, uint64_t cluster);
 uint16_t ash_qcow2_refs_get(struct qcow2_refs *refs, uint64_t cluster);
 /* The least cluster >= `from` with a count, or UINT64_MAX. */
 uint64_t ash_qcow2_refs_next(struct qcow2_refs *refs, uint64_t from);

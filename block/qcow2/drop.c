@@ -112,6 +112,7 @@ void ash_qcow2_reclaim_now(struct ash_node *node)
         g_array_free(drops, TRUE);
     }
     s->reclaiming = false;
+    ash_co_queue_wake_all(&s->reclaim_waiters);
     ash_qcow2_writeback_kick(node);
 }
 

@@ -128,6 +128,7 @@ static void init_state(struct ash_node *node)
     ash_co_mutex_init(&s->coded_lock);
     ash_co_queue_init(&s->batch_waiters);
     ash_co_queue_init(&s->background_waiters);
+    ash_co_queue_init(&s->reclaim_waiters);
     s->coders = ash_qcow2_coders_new();
     s->drops_new = g_array_new(FALSE, FALSE, sizeof(struct qcow2_drop));
     s->drops_batch = g_array_new(FALSE, FALSE, sizeof(struct qcow2_drop));
@@ -309,11 +310,10 @@ int ash_qcow2_settle(struct ash_node *node)
     while (ret == 0 && rounds++ < SETTLE_ROUNDS_MAX &&
            (s->drops_new->len > 0 || s->drops_stable->len > 0 || s->reclaiming)) {
         if (s->reclaiming) {
-            ash_co_reschedule(); /* a background coroutine is at it */
-            rounds--;
-            continue;
+            ash_co_queue_wait(&s->reclaim_waiters); /* another coroutine is at it */
+        } else {
+            ash_qcow2_reclaim_now(node);
         }
-        ash_qcow2_reclaim_now(node);
         ret = ash_qcow2_flush(node);
     }
     return ret;

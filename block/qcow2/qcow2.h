@@ -326,6 +326,7 @@ struct ash_qcow2_state {
     GArray *drops_stable; /* stable: wait for being worked on */
     GArray *drops_pinned; /* stable, but I/O in flight uses them */
     bool reclaiming;
+    struct ash_co_queue reclaim_waiters; /* for it to end */
 
     uint32_t background; /* coroutines of our own */
     bool closing;        /* background ones end */

@@ -8,6 +8,7 @@
 #include <glib.h>
 #include <string.h>
 #include "block/qcow2/check.h"
+#include "util/assert.h"
 
 void ash_qcow2_refs_init(struct qcow2_refs *refs)
 {
@@ -79,6 +80,14 @@ int ash_qcow2_refs_add(struct qcow2_refs *refs, uint64_t cluster)
     return 0;
 }
 
+void ash_qcow2_refs_take_back(struct qcow2_refs *refs, uint64_t cluster)
+{
+    uint16_t *chunk = find(refs, cluster / QCOW2_REFS_CHUNK);
+    ash_assert(chunk != NULL);
+    ash_assert(chunk[cluster % QCOW2_REFS_CHUNK] > 0);
+    chunk[cluster % QCOW2_REFS_CHUNK]--;
+}
+
 uint16_t ash_qcow2_refs_get(struct qcow2_refs *refs, uint64_t cluster)
 {
     const uint16_t *chunk = find(refs, cluster / QCOW2_REFS_CHUNK);
@@ -115,15 +124,14 @@ uint64_t ash_qcow2_refs_next(struct qcow2_refs *refs, uint64_t from)
 
 uint64_t ash_qcow2_refs_end(struct qcow2_refs *refs)
 {
-    if (refs->order->len == 0) {
-        return 0;
+    for (guint i = refs->order->len; i-- > 0;) {
+        uint64_t key = g_array_index(refs->order, uint64_t, i);
+        const uint16_t *chunk = find(refs, key);
+        for (uint64_t at = QCOW2_REFS_CHUNK; at > 0; at--) {
+            if (chunk[at - 1] != 0) {
+                return key * QCOW2_REFS_CHUNK + at;
+            }
+        }
     }
-    /* A chunk exists because something in it was counted. */
-    uint64_t key = g_array_index(refs->order, uint64_t, refs->order->len - 1);
-    const uint16_t *chunk = find(refs, key);
-    uint64_t at = QCOW2_REFS_CHUNK;
-    while (at > 0 && chunk[at - 1] == 0) {
-        at--;
-    }
-    return key * QCOW2_REFS_CHUNK + at;
+    return 0;
 }

@@ -112,6 +112,28 @@ static void plan_regions(struct qcow2_checking *checking, struct structure *new,
     }
 }
 
+/* What the old structure took was counted like everything else: once for each reference that leads
+ * into the file. The new one takes its place. */
+static void take_back_old_structure(struct qcow2_checking *checking)
+{
+    const struct ash_qcow2_state *s = qcow2_state(checking->node);
+    const struct qcow2_table *old = &s->reftable;
+    uint64_t first = old->offset >> s->cluster_bits;
+    uint64_t clusters = qcow2_clusters(s, old->count * sizeof(uint64_t));
+    if (first + clusters <= checking->file_clusters) {
+        for (uint64_t i = 0; i < clusters; i++) {
+            ash_qcow2_refs_take_back(&checking->refs, first + i);
+        }
+    }
+    for (uint64_t i = 0; i < old->count; i++) {
+        uint64_t offset = old->entries[i] & QCOW2_REFTABLE_OFFSET;
+        if (offset != 0 && ash_is_aligned(offset, s->cluster_bytes) &&
+            offset >> s->cluster_bits < checking->file_clusters) {
+            ash_qcow2_refs_take_back(&checking->refs, offset >> s->cluster_bits);
+        }
+    }
+}
+
 /* Grows until it has room for counting itself. */
 static int plan_structure(struct qcow2_checking *checking, struct structure *new)
 {
@@ -191,6 +213,7 @@ ASH_CO_FN static int rebuild(struct qcow2_checking *checking)
     struct ash_qcow2_state *s = qcow2_state(node);
     struct structure new = {.regions = g_array_new(FALSE, FALSE, sizeof(uint64_t))};
     uint64_t *table = NULL;
+    take_back_old_structure(checking);
     int ret = plan_structure(checking, &new);
     if (ret == 0) {
         table = g_try_new0(uint64_t, new.table_entries);

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Checking and repairing qcow2 images: what is found, what is left alone, and in which order things
+ * are mended. */
+#include "tests/unit/qcow2_disk.h"
+#include "block/driver.h"
+
+enum { CLUSTER = 4 * KIB };
+
+static struct ash_check check;
+
+/* Opens, checks, repairs what `fix` says, closes. */
+ASH_CO_FN static int check_image(uint32_t fix)
+{
+    check = (struct ash_check){.fix = fix};
+    uint32_t flags = ASH_NODE_CHECK | (fix ? ASH_NODE_WRITE : 0);
+    int ret = rig_open(&rig, "image", flags, &disk, &error);
+    if (ret == 0) {
+        struct ash_node *node = ash_disk_node(disk);
+        ret = node->driver->check(node, &check, &error);
+        int closed = ash_co_disk_close(disk, &error);
+        ret = ret < 0 ? ret : closed;
+    }
+    return ret;
+}
+
+static uint64_t l2_table(void)
+{
+    return peek64(peek64(40)) & QCOW2_ENTRY_OFFSET;
+}
+
+static uint64_t refblock(void)
+{
+    return peek64(peek64(48));
+}
+
+static void poke_refcount(uint64_t cluster, uint16_t value)
+{
+    value = htobe16(value);
+    assert_int_equal(ash_sim_file_write(rig.world, "image", refblock() + cluster * 2, &value, 2),
+                     0);
+}
+
+/* An image of clusters of 4 KiB with 16 clusters of data. */
+ASH_CO_FN static void small_image(void)
+{
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, 16 * CLUSTER, 1), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(a_check_without_repairs_writes_nothing)
+{
+    small_image();
+    uint64_t entry = peek64(l2_table());
+    poke64(l2_table(), entry & ~QCOW2_ENTRY_COPIED);
+    poke_refcount((entry & QCOW2_ENTRY_OFFSET) / CLUSTER + 1, 3);
+    uint64_t before = ash_sim_mutations(rig.world);
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.corruptions, 1);
+    assert_int_equal(check.leaks, 1);
+    assert_int_equal(ash_sim_mutations(rig.world), before);
+    assert_int_equal(check_image(ASH_CHECK_FIX_LEAKS), 0);
+    assert_int_equal(check.corruptions, 1);
+    assert_int_equal(check.leaks_fixed, 1);
+    assert_int_equal(peek64(l2_table()), entry & ~QCOW2_ENTRY_COPIED);
+    assert_int_equal(check_image(ASH_CHECK_FIX_ERRORS), 0);
+    assert_int_equal(check.corruptions_fixed, 1);
+    assert_int_equal(peek64(l2_table()), entry);
+    expect_sound(0);
+}
+
+QCOW2_TEST(what_leads_outside_or_is_not_aligned_is_told_and_not_followed)
+{
+    small_image();
+    uint64_t l1 = peek64(40);
+    uint64_t l2 = l2_table();
+    uint64_t good = peek64(l2);
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.corruptions + check.leaks + check.check_errors, 0);
+    assert_int_equal(check.allocated_clusters, 16);
+    poke64(l2, (UINT64_C(1) << 40) | QCOW2_ENTRY_COPIED);
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.corruptions, 1);
+    assert_int_equal(check.leaks, 1);
+    poke64(l2, good);
+    /* Half of a table's way into the next cluster, whose bytes would be taken for entries. */
+    poke64(l1, (l2 + 512) | QCOW2_ENTRY_COPIED);
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.corruptions, 1);
+    assert_int_equal(check.leaks, 17);
+    assert_int_equal(check.allocated_clusters, 0);
+}
+
+QCOW2_TEST(a_compressed_cluster_counts_in_each_host_cluster_that_it_reaches_into)
+{
+    struct ash_prng prng;
+    ash_prng_seed(&prng, 1);
+    open_image("cluster_size=4k", MIB);
+    memset(buffer, 0, 3 * CLUSTER);
+    for (uint64_t i = 0; i < 3; i++) {
+        ash_prng_fill(&prng, buffer + i * CLUSTER, 3000);
+    }
+    struct iovec vec = {buffer, 3 * CLUSTER};
+    struct ash_io io = {.op = ASH_WRITE,
+                        .flags = ASH_IO_COMPRESS,
+                        .bytes = vec.iov_len,
+                        .iov = ash_iov_of(&vec, 1)};
+    assert_int_equal(ash_disk_io(disk, &io), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.compressed_clusters, 3);
+    assert_int_equal(check.corruptions + check.leaks, 0);
+}
+
+/* The read of the L2 table fails in the check, and only that. */
+
+static int checked;
+
+static void check_body(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    checked = check_image(ASH_CHECK_FIX_LEAKS | ASH_CHECK_FIX_ERRORS);
+}
+
+static void end_of_failure(void *opaque, const struct ash_sim_event *event)
+{
+    (void)opaque;
+    if (event->phase == ASH_SIM_COMPLETED && event->aio->op == ASH_AIO_READ) {
+        config.read_error_per_mille = 0;
+        ash_sim_world_configure(rig.world, &config);
+    }
+}
+
+QCOW2_TEST(nothing_is_repaired_while_something_cannot_be_read)
+{
+    small_image();
+    poke_refcount(40, 1);
+    uint64_t bytes = (uint64_t)ash_sim_file_bytes(rig.world, "image");
+    uint8_t *before = g_malloc(bytes);
+    assert_int_equal(ash_sim_file_read(rig.world, "image", 0, before, bytes), 0);
+    ash_sim_hold(rig.world, "image", ASH_AIO_READ, l2_table(), CLUSTER);
+    checked = 1;
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, check_body, NULL), 0);
+    while (ash_sim_held(rig.world) == 0) {
+        ash_co_sleep(1 * MS);
+    }
+    config.read_error_per_mille = 1000;
+    ash_sim_world_configure(rig.world, &config);
+    ash_sim_observe(rig.world, end_of_failure, NULL);
+    ash_sim_release_all(rig.world);
+    while (checked == 1) {
+        ash_co_sleep(1 * MS);
+    }
+    ash_sim_observe(rig.world, NULL, NULL);
+    assert_true(check.check_errors > 0);
+    assert_int_equal(check.leaks_fixed, 0);
+    assert_int_equal(check.corruptions_fixed, 0);
+    assert_int_equal(ash_sim_file_bytes(rig.world, "image"), bytes);
+    assert_int_equal(ash_sim_file_read(rig.world, "image", 0, buffer, bytes), 0);
+    assert_memory_equal(buffer, before, bytes);
+    g_free(before);
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.leaks, 1);
+    assert_int_equal(check.corruptions, 0);
+}
+
+/* An image in use: what is dirty is written first, and writing goes on afterwards. */
+QCOW2_TEST(repairs_of_an_image_in_use_take_nothing_from_it)
+{
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, 16 * CLUSTER, 1), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    poke_refcount(60, 1); /* a leak */
+    assert_int_equal(write_bytes(16 * CLUSTER, 16 * CLUSTER, 2), 0);
+    assert_int_equal(ash_disk_discard(disk, 0, 8 * CLUSTER), 0);
+    struct ash_node *node = ash_disk_node(disk);
+    check = (struct ash_check){.fix = ASH_CHECK_FIX_LEAKS | ASH_CHECK_FIX_ERRORS};
+    assert_int_equal(node->driver->check(node, &check, &error), 0);
+    assert_int_equal(check.corruptions + check.leaks, 0);
+    expect_sound(0);
+    assert_int_equal(write_bytes(64 * CLUSTER, 32 * CLUSTER, 3), 0);
+    expect_bytes(0, 8 * CLUSTER, 0);
+    expect_bytes(8 * CLUSTER, 8 * CLUSTER, 1);
+    expect_bytes(16 * CLUSTER, 16 * CLUSTER, 2);
+    expect_bytes(64 * CLUSTER, 32 * CLUSTER, 3);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
+/* discard; flush starts giving back, in the background; the check comes at once. */
+QCOW2_TEST(what_is_being_given_back_is_no_leak)
+{
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    for (uint64_t i = 0; i < 256; i += 2) {
+        assert_int_equal(ash_disk_discard(disk, i * CLUSTER, CLUSTER), 0);
+    }
+    assert_int_equal(ash_disk_flush(disk), 0);
+    ash_co_sleep(3 * MS);
+    struct ash_node *node = ash_disk_node(disk);
+    assert_true(state_of()->reclaiming);
+    check = (struct ash_check){0};
+    assert_int_equal(node->driver->check(node, &check, &error), 0);
+    assert_int_equal(check.leaks + check.corruptions, 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
+/* --- a cut at every write of a repair --- */
+
+static void (*damage)(void);
+
+static int damage_body(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    small_image();
+    damage();
+    return 0;
+}
+
+static int repair_body(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    return check_image(ASH_CHECK_FIX_LEAKS | ASH_CHECK_FIX_ERRORS);
+}
+
+/* Calls look() with what a cut at each write leaves, and at last with what the repair leaves. */
+static void cut_repairs(void (*look)(const struct audit *a, bool ended))
+{
+    bool ended = false;
+    for (uint64_t nth = 1; !ended; nth++) {
+        for (uint64_t seed = 1; seed <= 8; seed++) {
+            struct audit a;
+            config = (struct ash_sim_config){.seed = seed, .latency_ns_max = 1000};
+            error = (struct ash_error)ASH_ERROR_INIT;
+            rig_world(&rig, &config);
+            rig_boot(&rig);
+            assert_int_equal(ash_loop_run_sync(rig.loop, damage_body, NULL), 0);
+            ash_sim_power_cut_at(rig.world, nth, ASH_SIM_CUT_RANDOM);
+            ended = ash_loop_run_sync(rig.loop, repair_body, NULL) == 0;
+            rig_halt(&rig);
+            ash_sim_power_restore(rig.world);
+            audit_image(&rig, "image", true, &a);
+            look(&a, ended);
+            rig_end(&rig);
+        }
+    }
+}
+
+/* One cluster's refcount too low, the next one's too high. */
+static void one_too_high_one_too_low(void)
+{
+    uint64_t cluster = (peek64(l2_table()) & QCOW2_ENTRY_OFFSET) / CLUSTER;
+    poke_refcount(cluster, 0);
+    poke_refcount(cluster + 1, 2);
+}
+
+static void expect_raised_first(const struct audit *a, bool ended)
+{
+    assert_true(a->leaks == 1 || a->corruptions == 0);
+    assert_true(!ended || a->leaks + a->corruptions == 0);
+}
+
+static void a_repair_raises_before_it_lowers(void **state)
+{
+    (void)state;
+    damage = one_too_high_one_too_low;
+    cut_repairs(expect_raised_first);
+}
+
+/* No refcount block at all: a new structure is made, and the header switched to it. */
+static void no_block(void)
+{
+    poke64(peek64(48), 0);
+}
+
+static uint64_t corruptions_before;
+
+static void expect_old_or_new(const struct audit *a, bool ended)
+{
+    if (corruptions_before == 0) {
+        corruptions_before = a->corruptions; /* the first cut comes before anything is changed */
+    }
+    assert_true(a->corruptions == corruptions_before || a->corruptions == 0);
+    assert_true(!ended || a->corruptions + a->leaks == 0);
+}
+
+static void a_new_refcount_structure_is_there_before_the_header_names_it(void **state)
+{
+    (void)state;
+    damage = no_block;
+    corruptions_before = 0;
+    cut_repairs(expect_old_or_new);
+    assert_true(corruptions_before > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RUN(a_check_without_repairs_writes_nothing),
+        RUN(what_leads_outside_or_is_not_aligned_is_told_and_not_followed),
+        RUN(a_compressed_cluster_counts_in_each_host_cluster_that_it_reaches_into),
+        RUN(nothing_is_repaired_while_something_cannot_be_read),
+        RUN(repairs_of_an_image_in_use_take_nothing_from_it),
+        RUN(what_is_being_given_back_is_no_leak),
+        cmocka_unit_test(a_repair_raises_before_it_lowers),
+        cmocka_unit_test(a_new_refcount_structure_is_there_before_the_header_names_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
