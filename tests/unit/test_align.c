@@ -315,6 +315,88 @@ CORE_TEST(a_window_of_raw_leaves_alone_what_lies_around_it)
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
 }
 
+/* A write that is padded at one end only, and one to the rest of that block. */
+
+struct side {
+    struct ash_edge *edge;
+    uint64_t offset;
+    uint64_t bytes;
+    uint8_t value;
+};
+
+static void side_write(struct core *core, void *opaque)
+{
+    struct side *side = opaque;
+    uint8_t buffer[512];
+    ash_co_assert_inside();
+    (void)core;
+    memset(buffer, side->value, side->bytes);
+    assert_int_equal(ash_edge_write(side->edge, side->offset, buffer, side->bytes, 0), 0);
+}
+
+CORE_TEST(writes_padded_at_one_end_lose_nothing_of_each_other)
+{
+    (void)opaque;
+    struct ash_edge *edge =
+        core_mem(core, json_pack("{s:i, s:i}", "request-alignment", 512, "delay-ns", 1000));
+    const uint8_t *data = mem_protocol_of(edge->child)->data;
+    for (uint8_t round = 1; round < 30; round++) {
+        struct side sides[] = {{edge, 100, 412, round}, {edge, 0, 100, (uint8_t)(round + 100)}};
+        core_spawn(core, side_write, &sides[0]);
+        core_spawn(core, side_write, &sides[1]);
+        core_join(core);
+        for (unsigned i = 0; i < 512; i++) {
+            assert_int_equal(data[i], i < 100 ? round + 100 : round);
+        }
+    }
+    core_let_go(core, edge);
+}
+
+CORE_TEST(a_vector_of_one_piece_too_many_is_bounced)
+{
+    (void)opaque;
+    struct ash_edge *edge = core_mem(core, json_pack("{s:i}", "iov-max", 2));
+    struct mem_protocol *mem = mem_protocol_of(edge->child);
+    struct iovec vec[] = {{(void *)"one", 3}, {(void *)"two", 3}, {(void *)"three", 5}};
+    struct ash_io io = {.op = ASH_WRITE, .offset = 7, .bytes = 11, .iov = ash_iov_of(vec, 3)};
+    assert_int_equal(ash_edge_io(edge, &io), 0);
+    assert_int_equal(mem->violations, 0);
+    assert_memory_equal(mem->data + 7, "onetwothree", 11);
+    core_let_go(core, edge);
+}
+
+CORE_TEST(a_discard_that_a_driver_cannot_do_is_no_failure)
+{
+    (void)opaque;
+    struct ash_edge *edge = core_mem(core, json_object());
+    struct mem_protocol *mem = mem_protocol_of(edge->child);
+    mem->fail = -ENOTSUP;
+    assert_int_equal(ash_edge_discard(edge, 0, 4096), 0);
+    assert_int_equal(mem->fail, 0);
+    mem->fail = -EIO;
+    assert_int_equal(ash_edge_discard(edge, 0, 4096), -EIO);
+    core_let_go(core, edge);
+}
+
+/* An edge without a parent is a disk's. */
+CORE_TEST(a_disk_makes_no_node_longer_and_writes_none_that_is_read_only)
+{
+    (void)opaque;
+    struct ash_edge *edge = core_mem(core, json_object());
+    struct ash_node *node = edge->child;
+    node->flags |= ASH_NODE_GROWS;
+    assert_int_equal(ash_edge_write(edge, node->size_bytes, "x", 1, 0), -EIO);
+    assert_int_equal(ash_edge_zero(edge, node->size_bytes - 1, 2, 0), -EIO);
+    node->flags &= ~ASH_NODE_GROWS;
+    node->flags &= ~ASH_NODE_WRITE;
+    assert_int_equal(ash_edge_write(edge, 0, "x", 1, 0), -EPERM);
+    assert_int_equal(ash_edge_zero(edge, 0, 1, 0), -EPERM);
+    assert_int_equal(ash_edge_discard(edge, 0, 1), -EPERM);
+    assert_int_equal(mem_protocol_of(node)->count[ASH_WRITE], 0);
+    node->flags |= ASH_NODE_WRITE;
+    core_let_go(core, edge);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +408,10 @@ int main(void)
         cmocka_unit_test(fua_of_zeroes_is_a_flush_after_them),
         cmocka_unit_test(a_discard_that_is_not_wanted_does_nothing),
         cmocka_unit_test(zeroes_are_detected_where_that_is_asked_for),
+        cmocka_unit_test(writes_padded_at_one_end_lose_nothing_of_each_other),
+        cmocka_unit_test(a_vector_of_one_piece_too_many_is_bounced),
+        cmocka_unit_test(a_discard_that_a_driver_cannot_do_is_no_failure),
+        cmocka_unit_test(a_disk_makes_no_node_longer_and_writes_none_that_is_read_only),
         cmocka_unit_test(a_window_of_raw_leaves_alone_what_lies_around_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

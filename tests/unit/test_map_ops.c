@@ -584,6 +584,20 @@ CORE_TEST(a_filter_in_the_chain_is_not_passed_by)
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
 }
 
+CORE_TEST(what_walks_found_beyond_a_new_end_is_forgotten)
+{
+    (void)opaque;
+    struct chain chain = two_layers(16 * UNIT, 4 * UNIT);
+    struct ash_disk *disk = open_images(core, &chain, 3);
+    put(disk, 8 * UNIT, 8 * UNIT, 5);
+    expect(disk, 8 * UNIT, 8 * UNIT, 5);
+    uint32_t flags = ASH_RESIZE_SHRINK;
+    assert_int_equal(ash_co_disk_resize(disk, 8 * UNIT, flags, ASH_PREALLOC_OFF, NULL), 0);
+    assert_int_equal(ash_co_disk_resize(disk, 16 * UNIT, 0, ASH_PREALLOC_OFF, NULL), 0);
+    expect(disk, 8 * UNIT, 8 * UNIT, 0);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -607,6 +621,7 @@ int main(void)
         cmocka_unit_test(a_read_across_the_end_of_a_shorter_backing_file_finds_zeroes),
         cmocka_unit_test(fua_is_passed_down_only_where_the_link_is_stable),
         cmocka_unit_test(zeroes_without_fallback_write_no_data),
+        cmocka_unit_test(what_walks_found_beyond_a_new_end_is_forgotten),
         cmocka_unit_test(a_filter_in_the_chain_is_not_passed_by),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

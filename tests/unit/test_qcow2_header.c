@@ -256,6 +256,10 @@ static void an_unknown_incompatible_feature_is_refused_by_the_name_in_the_image(
     header.fields.incompatible = UINT64_C(1) << 13 | UINT64_C(1) << 63;
     assert_int_equal(ash_qcow2_features_check(&header, false, "image", &error), -ENOTSUP);
     assert_non_null(strstr(error.message, "time travel, incompatible feature 63"));
+    for (unsigned bit = 5; bit < 64; bit++) {
+        header.fields.incompatible = UINT64_C(1) << bit;
+        assert_int_equal(ash_qcow2_features_check(&header, false, "image", &error), -ENOTSUP);
+    }
 }
 
 static void what_is_not_supported_yet_is_refused_where_it_matters(void **state)
@@ -281,6 +285,49 @@ static void what_is_not_supported_yet_is_refused_where_it_matters(void **state)
     assert_int_equal(ash_qcow2_features_check(&header, false, "image", &error), 0);
     assert_int_equal(ash_qcow2_features_check(&header, true, "image", &error), -ENOTSUP);
     assert_non_null(strstr(error.message, "bitmaps"));
+    header.fields.autoclear = 0; /* by the extension alone too: its clusters are in use */
+    ash_qcow2_header_add(&header, QCOW2_EXTENSION_BITMAPS, "0123456789abcdef01234567", 24);
+    assert_int_equal(ash_qcow2_features_check(&header, false, "image", &error), 0);
+    assert_int_equal(ash_qcow2_features_check(&header, true, "image", &error), -ENOTSUP);
+    assert_non_null(strstr(error.message, "bitmaps"));
+}
+
+/* Every byte of every field differs from its neighbours. */
+static void fields_lie_big_endian_where_the_specification_says(void **state)
+{
+    uint8_t wanted[QCOW2_HEADER_BYTES];
+    uint8_t found[QCOW2_HEADER_BYTES];
+    (void)state;
+    for (size_t i = 0; i < sizeof(wanted); i++) {
+        wanted[i] = (uint8_t)(i + 1);
+    }
+    memcpy(wanted + 100, "\0\0\0\x70", 4); /* the length of the header */
+#define BE32(at) (be32toh(*(const uint32_t *)(wanted + (at))))
+#define BE64(at) (be64toh(*(const uint64_t *)(wanted + (at))))
+    struct qcow2_fields fields = {
+        .magic = BE32(0),
+        .version = BE32(4),
+        .backing_offset = BE64(8),
+        .backing_bytes = BE32(16),
+        .cluster_bits = BE32(20),
+        .disk_bytes = BE64(24),
+        .crypt_method = BE32(32),
+        .l1_entries = BE32(36),
+        .l1_offset = BE64(40),
+        .reftable_offset = BE64(48),
+        .reftable_clusters = BE32(56),
+        .snapshots = BE32(60),
+        .snapshots_offset = BE64(64),
+        .incompatible = BE64(72),
+        .compatible = BE64(80),
+        .autoclear = BE64(88),
+        .refcount_order = BE32(96),
+        .header_bytes = BE32(100),
+        .compression = wanted[104],
+    };
+    memcpy(fields.padding, wanted + 105, 7);
+    ash_qcow2_fields_to_disk(&fields, found);
+    assert_memory_equal(found, wanted, sizeof(wanted));
 }
 
 /* --- refcounts and the metadata set --- */
@@ -376,6 +423,7 @@ int main(void)
         HEADER_TEST(random_damage_never_does_harm),
         HEADER_TEST(an_unknown_incompatible_feature_is_refused_by_the_name_in_the_image),
         HEADER_TEST(what_is_not_supported_yet_is_refused_where_it_matters),
+        cmocka_unit_test(fields_lie_big_endian_where_the_specification_says),
         cmocka_unit_test(refcounts_of_every_width_stay_apart),
         cmocka_unit_test(refcounts_lie_where_the_specification_says),
         cmocka_unit_test(the_metadata_set_keeps_what_was_added),

@@ -167,6 +167,11 @@ LIFE_TEST(an_image_that_was_not_closed_with_lazy_refcounts_is_repaired)
     assert_false(peek64(72) & QCOW2_INCOMPATIBLE_DIRTY);
     assert_int_equal(ash_sim_file_write(rig.world, "image", 0, crashed, 512 * 1024), 0);
     g_free(crashed);
+    uint64_t before = ash_sim_mutations(rig.world);
+    assert_int_equal(open_disk(0), 0); /* reading does not repair */
+    expect_bytes(0, 1);
+    assert_int_equal(close_disk(), 0);
+    assert_int_equal(ash_sim_mutations(rig.world), before);
     assert_int_equal(open_disk(ASH_NODE_WRITE), 0);
     assert_int_equal(write_bytes(65536, 2), 0);
     expect_bytes(0, 1);
