@@ -579,6 +579,43 @@ static void works_run_in_parallel(void **state)
     pthread_barrier_destroy(&barrier);
 }
 
+static int wait_for_flag(void *opaque)
+{
+    while (!atomic_load((atomic_bool *)opaque)) {
+        sched_yield();
+    }
+    return 0;
+}
+
+static void note_thread(void *opaque, const char *name);
+
+/* Six works that all wait: the threads that were started by then are all that there will be. */
+static void no_more_threads_are_started_than_was_asked_for(void **state)
+{
+    atomic_uint started = 0;
+    atomic_bool go = false;
+    struct ash_hooks hooks = {
+        .size = sizeof(hooks), .opaque = &started, .thread_started = note_thread};
+    struct ash_engine_config config = {.depth = 8, .workers = 2, .hooks = &hooks};
+    struct ash_engine *engine;
+    struct call calls[6];
+
+    (void)state;
+    assert_int_equal(ash_engine_new(NULL, &config, &engine, NULL), 0);
+    for (int i = 0; i < 6; i++) {
+        calls[i].aio =
+            (struct ash_aio){.op = ASH_AIO_WORK, .work = wait_for_flag, .work_opaque = &go};
+        call_submit(engine, &calls[i]);
+    }
+    atomic_store(&go, true);
+    for (int i = 0; i < 6; i++) {
+        call_wait(engine, &calls[i]);
+    }
+    engine->ops->destroy(engine);
+    assert_true(atomic_load(&started) >= 1);
+    assert_true(atomic_load(&started) <= 2);
+}
+
 static int thread_signals_blocked(void *opaque)
 {
     sigset_t blocked;
@@ -729,6 +766,7 @@ int main(void)
         T(descriptor_drives_more_requests_than_the_depth),
         T(work_runs_once_each_and_returns_its_value),
         T(works_run_in_parallel),
+        T(no_more_threads_are_started_than_was_asked_for),
         T(worker_calls_the_hook_and_blocks_signals),
         T(engine_is_made_here_used_there_and_destroyed_here),
         T(engine_leaves_no_descriptor_behind),

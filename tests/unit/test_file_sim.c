@@ -3,6 +3,9 @@
  */
 #include "tests/unit/unit.h"
 #include <errno.h>
+#include <linux/falloc.h>
+#include "block/file/file.h"
+#include "block/image/image.h"
 #include "tests/unit/bare_node.h"
 #include "util/engine/sim.h"
 #include "util/range.h"
@@ -170,9 +173,12 @@ CO_TEST(flush_reaches_the_disk_only_when_something_is_new)
     bare_io(&bare, ASH_DISCARD, 0, NULL, 4096, 0);
     assert_int_equal(flush(), 0);
     assert_int_equal(ash_sim_mutations(world), before + 5);
-    assert_int_equal(bare.node.driver->resize(&bare.node, 4096, ASH_PREALLOC_OFF, NULL), 0);
+    assert_int_equal(bare_io(&bare, ASH_ZERO, 4096, NULL, 4096, 0), 0);
     assert_int_equal(flush(), 0);
     assert_int_equal(ash_sim_mutations(world), before + 7);
+    assert_int_equal(bare.node.driver->resize(&bare.node, 4096, ASH_PREALLOC_OFF, NULL), 0);
+    assert_int_equal(flush(), 0);
+    assert_int_equal(ash_sim_mutations(world), before + 9);
     bare_close(&bare);
 }
 
@@ -230,6 +236,87 @@ CO_TEST(flush_after_reopening_reaches_the_new_descriptor)
     assert_int_equal(ash_sim_mutations(world), before + 1);
     assert_int_equal(ash_sim_open_files(world), 1);
     bare_close(&bare);
+}
+
+/* ---- locks ---- */
+
+struct locker {
+    struct bare bare;
+    int ret; /* 1 until it ends */
+};
+
+ASH_CO_FN static void locker_body(void *opaque)
+{
+    struct locker *locker = opaque;
+    struct ash_node *node = &locker->bare.node;
+    locker->ret = node->driver->lock(node, ASH_RIGHT_WRITE, ASH_RIGHT_READ, NULL);
+}
+
+/* Whoever comes second sees the first, however their steps meet. */
+CO_TEST(of_two_who_lock_at_once_never_both_get_the_lock)
+{
+    assert_int_equal(ash_sim_file_write(world, "a", 0, buffer, 512), 0);
+    for (unsigned round = 0; round < 30; round++) {
+        struct locker *lockers = g_new0(struct locker, 2);
+        for (int i = 0; i < 2; i++) {
+            json_t *options = json_pack("{s:s}", "filename", "a");
+            assert_int_equal(bare_open(&lockers[i].bare, loop, "file", options, ASH_NODE_WRITE), 0);
+            lockers[i].ret = 1;
+        }
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(ash_co_spawn(&loop->sched, locker_body, &lockers[i]), 0);
+        }
+        while (lockers[0].ret == 1 || lockers[1].ret == 1) {
+            ash_co_sleep(1 * MS);
+        }
+        assert_true(lockers[0].ret == -EAGAIN || lockers[1].ret == -EAGAIN);
+        bare_close(&lockers[0].bare);
+        bare_close(&lockers[1].bare);
+        g_free(lockers);
+    }
+}
+
+/* ---- devices ---- */
+
+static int allocate_mode;
+
+static void note_mode(void *opaque, const struct ash_sim_event *event)
+{
+    (void)opaque;
+    if (event->phase == ASH_SIM_SUBMITTED && event->aio->op == ASH_AIO_ALLOCATE) {
+        allocate_mode |= event->aio->mode;
+    }
+}
+
+/* What was discarded need not read as zeroes. */
+CO_TEST(a_device_is_not_discarded_where_zeroes_are_asked_for)
+{
+    open_file(8192, ASH_NODE_WRITE);
+    ash_file_node(&bare.node)->about.block_device = true;
+    ash_sim_observe(world, note_mode, NULL);
+    allocate_mode = 0;
+    bare_io(&bare, ASH_ZERO, 0, NULL, 4096, ASH_REQ_UNMAP);
+    bare_io(&bare, ASH_ZERO, 0, NULL, 4096, 0);
+    assert_true(allocate_mode != 0);
+    assert_int_equal(allocate_mode & FALLOC_FL_NO_HIDE_STALE, 0);
+    bare_io(&bare, ASH_DISCARD, 0, NULL, 4096, 0);
+    assert_true((allocate_mode & FALLOC_FL_NO_HIDE_STALE) != 0);
+    ash_sim_observe(world, NULL, NULL);
+    bare_close(&bare);
+}
+
+/* ---- making images ---- */
+
+CO_TEST(an_image_that_could_not_be_made_stable_is_not_made)
+{
+    config.flush_error_per_mille = 1000;
+    ash_sim_world_configure(world, &config);
+    assert_int_equal(ash_image_create(loop, "new", "raw", MiB, NULL, NULL), -EIO);
+    assert_true(ash_sim_file_bytes(world, "new") < 0);
+    config.flush_error_per_mille = 0;
+    ash_sim_world_configure(world, &config);
+    assert_int_equal(ash_image_create(loop, "new", "raw", MiB, NULL, NULL), 0);
+    assert_int_equal(ash_sim_file_bytes(world, "new"), MiB);
 }
 
 /* ---- the length ---- */
@@ -539,6 +626,9 @@ int main(void)
         TEST(no_flush_makes_no_flush),
         TEST(fua_survives_a_power_cut_and_plain_writes_need_a_flush),
         TEST(flush_after_reopening_reaches_the_new_descriptor),
+        TEST(of_two_who_lock_at_once_never_both_get_the_lock),
+        TEST(a_device_is_not_discarded_where_zeroes_are_asked_for),
+        TEST(an_image_that_could_not_be_made_stable_is_not_made),
         TEST(growing_zero_waits_for_a_growing_write),
         TEST(growing_writes_do_not_wait_for_one_another),
         TEST(length_is_exact_after_growing_requests_that_fail),

@@ -598,6 +598,30 @@ CORE_TEST(what_walks_found_beyond_a_new_end_is_forgotten)
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
 }
 
+/* The memory of what walks found must not outlive the edge that they went down. */
+CORE_TEST(a_backing_file_that_is_replaced_is_read_from_then_on)
+{
+    (void)opaque;
+    struct chain chain = two_layers(16 * UNIT, 16 * UNIT);
+    struct ash_disk *disk = open_images(core, &chain, 3);
+    expect(disk, 0, 16 * UNIT, 3);
+    expect(disk, 0, 16 * UNIT, 3); /* from memory */
+    struct ash_node *other;
+    json_t *description = json_pack("{s:s, s:i}", "driver", "test-mem", "size", 16 * UNIT);
+    assert_int_equal(ash_node_open(core->loop, description, 0, &other, NULL), 0);
+    json_decref(description);
+    memset(mem_protocol_of(other)->data, 4, 16 * UNIT);
+    assert_int_equal(ash_disk_pause(disk, UINT64_MAX), 0);
+    struct ash_plan *plan = ash_plan_new(core->loop);
+    ash_plan_replace(plan, ash_disk_node(disk)->backing, other);
+    assert_int_equal(ash_plan_run(plan, NULL), 0);
+    ash_plan_free(plan);
+    ash_disk_resume(disk);
+    expect(disk, 0, 16 * UNIT, 4);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    assert_int_equal(ash_node_unref(other), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -622,6 +646,7 @@ int main(void)
         cmocka_unit_test(fua_is_passed_down_only_where_the_link_is_stable),
         cmocka_unit_test(zeroes_without_fallback_write_no_data),
         cmocka_unit_test(what_walks_found_beyond_a_new_end_is_forgotten),
+        cmocka_unit_test(a_backing_file_that_is_replaced_is_read_from_then_on),
         cmocka_unit_test(a_filter_in_the_chain_is_not_passed_by),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,8 +49,7 @@ ASH_CO_FN static int attach(struct core *core, struct ash_node *node, uint32_t n
 static unsigned parents_of(const struct ash_node *node)
 {
     unsigned count = 0;
-    ash_list_for_each(edge, &node->parents, struct ash_edge, child_link)
-    {
+    ash_list_for_each (edge, &node->parents, struct ash_edge, child_link) {
         count++;
     }
     return count;
@@ -333,9 +332,10 @@ CORE_TEST(of_two_nodes_of_one_name_that_open_at_once_one_is_refused)
     for (int round = 0; round < 20; round++) {
         struct attempt attempts[2] = {{0}};
         for (int i = 0; i < 2; i++) {
+            /* Opening a file takes time, and the name is asked for before and after. */
             attempts[i].description =
-                json_pack("{s:s, s:s, s:{s:s, s:i}}", "driver", "raw", "node-name", "same", "file",
-                          "driver", "test-mem", "delay-ns", 2000);
+                json_pack("{s:s, s:s, s:{s:s, s:s}}", "driver", "raw", "node-name", "same", "file",
+                          "driver", "file", "filename", core_file(core, i ? "a" : "b", 65536));
             core_spawn(core, open_disk, &attempts[i]);
         }
         core_join(core);
