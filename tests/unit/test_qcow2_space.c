@@ -437,36 +437,6 @@ QCOW2_TEST(a_disk_that_cannot_grow_keeps_its_length)
 
 /* --- a cut at every write of a change of the header --- */
 
-static const char *rebased_to;
-
-static int rebase_body(void *opaque)
-{
-    (void)opaque;
-    ash_co_assert_inside();
-    int ret = rig_open(&rig, "image", ASH_NODE_WRITE | ASH_NODE_NO_BACKING, &disk, &error);
-    if (ret == 0) {
-        struct ash_node *node = ash_disk_node(disk);
-        ret = node->driver->set_backing(node, rebased_to, "raw", &error);
-        int closed = ash_co_disk_close(disk, &error);
-        ret = ret < 0 ? ret : closed;
-    }
-    return ret;
-}
-
-static int rebase_create(void *opaque)
-{
-    (void)opaque;
-    ash_co_assert_inside();
-    return rig_create(&rig, "image", MIB, "backing_file=base,backing_fmt=raw");
-}
-
-static uint32_t peek32(uint64_t at)
-{
-    uint32_t value;
-    assert_int_equal(ash_sim_file_read(rig.world, "image", at, &value, 4), 0);
-    return be32toh(value);
-}
-
 /* A world of its own, with a base of 128 KiB, for each cut; true when the run came to its end. */
 static bool cut_run(int (*create)(void *opaque), int (*body)(void *opaque), uint64_t nth,
                     uint64_t seed)
@@ -484,29 +454,6 @@ static bool cut_run(int (*create)(void *opaque), int (*body)(void *opaque), uint
     ash_sim_power_restore(rig.world);
     ash_sim_power_cut_at(rig.world, 0, ASH_SIM_CUT_DROP);
     return ended;
-}
-
-/* The name lies behind the first sector, which says how long it is. */
-static void a_header_never_names_a_backing_file_whose_name_is_not_there(void **state)
-{
-    (void)state;
-    rebased_to = "a-longer-name-of-a-base";
-    size_t length = strlen(rebased_to);
-    bool ended = false;
-    for (uint64_t nth = 1; !ended; nth++) {
-        for (uint64_t seed = 1; seed <= 8; seed++) {
-            char name[64] = "";
-            ended = cut_run(rebase_create, rebase_body, nth, seed);
-            uint32_t bytes = peek32(16);
-            assert_true(bytes == 4 || bytes == length);
-            assert_true(peek64(8) >= 512);
-            assert_int_equal(ash_sim_file_read(rig.world, "image", peek64(8), name, bytes), 0);
-            if (bytes == length) {
-                assert_string_equal(name, rebased_to);
-            }
-            rig_end(&rig);
-        }
-    }
 }
 
 static int grow_create(void *opaque)
@@ -690,7 +637,6 @@ int main(void)
         RUN(what_a_discard_under_way_let_go_is_not_found_in_memory),
         RUN(a_new_length_does_not_take_back_the_move_of_a_table),
         RUN(a_disk_that_cannot_grow_keeps_its_length),
-        cmocka_unit_test(a_header_never_names_a_backing_file_whose_name_is_not_there),
         cmocka_unit_test(refcounts_of_an_image_that_is_not_marked_dirty_are_right),
         cmocka_unit_test(a_table_that_moved_is_not_needed_where_it_was),
         cmocka_unit_test(a_disk_that_grew_in_a_cut_shows_nothing_of_a_longer_backing_file),
