@@ -29,6 +29,8 @@ class Layer:
         self.size = self.first_size(rng)
         # What was written in this layer, or may have been: compressed writes to it may be refused.
         self.touched = Ranges()
+        # Where clusters may be compressed.
+        self.coded = Ranges()
         # The last cluster was cut by shrinking and may still hold what was behind the cut.
         self.stale_tail = False
         # A writer was killed and nobody repaired the image yet.
@@ -83,6 +85,9 @@ class Layer:
             self.stale_tail = False
             # What a backing file holds in the rest of the last cluster is covered with zeroes.
             self.touched.add(self.size, 1)
+            if self.version == 2 and self.backing is not None:
+                # So is what a longer backing file holds; in version 2 by data, for want of zero clusters.
+                self.touched.add(self.size, max(min(size, self.backing.size) - self.size, 1))
         self.size = size
 
     def options(self):

@@ -22,6 +22,8 @@ class Phase:
         self.kill = layer.format == 'qcow2' and rng.random() < 0.12
         self.unmap = rng.random() < 0.7
         self.aligned = False
+        # What comes now may be lost when the program is killed.
+        self.doubtful = False
         self.commands = []
         # Compressed writes: must it succeed, where, what. Where it may fail, nothing else touches the place
         # in this phase, and the model learns of it from the outcome.
@@ -68,13 +70,18 @@ class Phase:
 
     def may_touch(self, offset, length):
         """Whether what is there is known; waits for requests in flight there."""
-        if self.unsure.overlaps(offset, length):
+        if self.unsure.overlaps(offset, length) or self.may_show_others(offset, length):
             return False
         self.freed_coded |= self.coded.overlaps(offset, length)
         if self.in_flight.overlaps(offset, length):
             self.say('aio_flush')
             self.in_flight.clear()
         return True
+
+    def may_show_others(self, offset, length):
+        """Whether a write there, if the program is killed, may show another range's bytes. QEMU writes to a
+        freed cluster before the link to it is gone from the disk. We must not."""
+        return self.side == 'qemu' and self.doubtful and self.layer.coded.overlaps(offset, length)
 
     def fill(self, length, file_allowed):
         """Words that name what is written, and the bytes."""
@@ -113,6 +120,8 @@ class Phase:
             return
         kind = self.rng.choice(['write', 'aio_write'])
         unmap = self.rng.choice(['', '-u '])
+        if self.side == 'qemu' and self.doubtful:
+            unmap = ''      # see may_show_others
         fua = '-f ' if self.rng.random() < 0.1 else ''
         self.say(f'{kind} -q -z {unmap}{fua}{offset} {length}')
         self.layer.touched.add(offset, length)
@@ -158,6 +167,7 @@ class Phase:
         self.say(f'write -c {words} {offset} {length}')
         self.compressed.append((must, offset, data))
         self.coded.add(offset, length)
+        layer.coded.add(offset, (length + layer.cluster - 1) // layer.cluster * layer.cluster)
         if must:
             self.wrote(offset, data, 'write')
         else:
@@ -205,11 +215,11 @@ class Phase:
         self.commands += ['aio_flush', 'flush']
         self.in_flight.clear()
         self.aligned = True
+        self.doubtful = True
         self.model.doubt()
         kinds = [self.write] * 5 + [self.zero] * 2
         if self.side == 'ashlar':
-            # QEMU writes to a freed cluster before the link to it is gone from the disk: a reader after
-            # the kill may see another range's bytes. We must not.
+            # See may_show_others.
             kinds += [self.discard] * 2
         for kind in self.rng.choices(kinds, k=self.rng.randrange(1, 8)):
             kind()

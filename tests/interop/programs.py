@@ -1,20 +1,33 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Runs ashlar-img, ashlar-io and their counterparts, and keeps a log that can be run again by hand."""
 
+import fcntl
 import json
 import os
 import resource
+import select
 import shlex
 import shutil
+import signal
+import socket
+import struct
 import subprocess
+import time
 
 SKIP = 77
 SANITIZED = 'ASAN_OPTIONS' in os.environ
 HERE = os.path.dirname(os.path.abspath(__file__))
+OUTPUT_BYTES_MAX = 16 << 20
+ANSWER = struct.Struct('4q')    # of fork_server.c
+LOCKS = (100, 200)              # the bytes of a file that programs lock: first, count
 
 
 class Failed(Exception):
     pass
+
+
+class Late(Exception):
+    """A program did not end in time and was killed."""
 
 
 def build_directory():
@@ -25,6 +38,8 @@ def add_arguments(parser):
     build = build_directory()
     parser.add_argument('--ashlar-img', default=os.path.join(build, 'tools/ashlar-img'))
     parser.add_argument('--ashlar-io', default=os.path.join(build, 'tools/ashlar-io'))
+    parser.add_argument('--fork-server', default=os.path.join(build, 'tests/interop/libfork_server.so'),
+                        help='starts programs faster (fork_server.c); empty: without')
     parser.add_argument('--verbose', '-v', action='store_true', help='print each command')
     parser.add_argument('--keep', action='store_true', help='keep the images of a failure')
 
@@ -43,16 +58,13 @@ def work_root():
     return '/tmp'
 
 
-def limit():
-    """A program that runs wild must not take the machine with it."""
-    if not SANITIZED:
-        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 class Result:
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out.decode(errors='replace'), err.decode(errors='replace')
+    """How a run ended and what it took."""
+
+    def __init__(self, status, out, err, cpu_s, memory_kib):
+        self.code = os.waitstatus_to_exitcode(status)
+        self.out, self.err = out.decode(errors='replace'), err.decode(errors='replace')
+        self.cpu_s, self.memory_kib = cpu_s, memory_kib
 
     def json(self):
         try:
@@ -61,39 +73,149 @@ class Result:
             raise Failed(f'not JSON: {error}\n{self.out}{self.err}') from error
 
 
+class Output:
+    """Takes what programs print, one after the other."""
+
+    def __init__(self):
+        self.fd = os.memfd_create('output')
+
+    def clear(self):
+        os.ftruncate(self.fd, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+
+    def bytes(self):
+        return os.pread(self.fd, OUTPUT_BYTES_MAX, 0)
+
+
+class Plain:
+    """Starts a program in the usual way."""
+
+    def __init__(self, path, out, err):
+        self.path, self.out, self.err = path, out, err
+
+    def close(self):
+        pass
+
+    def run(self, words, where, env, timeout_s):
+        """(wait status, seconds of the processor, KiB of memory)"""
+        process = subprocess.Popen([self.path, *words], cwd=where, env={**os.environ, **env},
+                                   stdin=subprocess.DEVNULL, stdout=self.out.fd, stderr=self.err.fd)
+        watch = os.pidfd_open(process.pid)
+        in_time = select.select([watch], [], [], timeout_s)[0]
+        os.close(watch)
+        if not in_time:
+            process.kill()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+        if not in_time:
+            raise Late()
+        return status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+
+
+class Forked:
+    """Starts a program that has loaded its libraries already: fork_server.c says how."""
+
+    def __init__(self, path, out, err, preload):
+        self.path, self.err = path, err
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            env = {**os.environ, 'LD_PRELOAD': preload, 'LD_BIND_NOW': '1',
+                   'ASHLAR_FORK_SERVER': str(theirs.fileno())}
+            self.server = subprocess.Popen([path], env=env, stdin=subprocess.DEVNULL, stdout=out.fd,
+                                           stderr=err.fd, pass_fds=[theirs.fileno()])
+
+    def close(self):
+        self.socket.close()
+        self.server.wait()
+
+    def answer(self, timeout_s=None):
+        """What the server says next, or None."""
+        if not select.select([self.socket], [], [], timeout_s)[0]:
+            return None
+        answer = self.socket.recv(ANSWER.size)
+        if len(answer) < ANSWER.size:
+            raise Failed(f'the fork server of {self.path} is gone: {self.err.bytes().decode()}')
+        return ANSWER.unpack(answer)
+
+    def run(self, words, where, env, timeout_s):
+        strings = [where, *(f'{name}={value}' for name, value in env.items()), '', self.path, *words]
+        self.socket.send(b''.join(os.fsencode(string) + b'\0' for string in strings))
+        pid = self.answer()[0]
+        ended = self.answer(timeout_s)
+        if ended is None:
+            os.kill(pid, signal.SIGKILL)
+            self.answer()
+            raise Late()
+        return ended[1], ended[2] / 1e6, ended[3]
+
+
+class Launcher:
+    """Starts programs. One serves all tests of a process."""
+
+    def __init__(self, fork_server):
+        self.preload = os.path.abspath(fork_server) if os.path.exists(fork_server) else None
+        self.out, self.err = Output(), Output()
+        self.starters = {}
+        # A program that runs wild must not take the machine with it.
+        if not SANITIZED:
+            resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def starter(self, path):
+        if path not in self.starters:
+            found = shutil.which(path)
+            self.starters[path] = Forked(found, self.out, self.err, self.preload) if self.preload \
+                else Plain(found, self.out, self.err)
+        return self.starters[path]
+
+    def close(self):
+        for starter in self.starters.values():
+            starter.close()
+
+    def run(self, argv, where, env, timeout_s):
+        starter = self.starter(argv[0])
+        self.out.clear()
+        self.err.clear()
+        status, cpu_s, memory_kib = starter.run(argv[1:], where, {'LC_ALL': 'C', **env}, timeout_s)
+        return Result(status, self.out.bytes(), self.err.bytes(), cpu_s, memory_kib)
+
+
 class Programs:
     """side is 'ashlar' or 'qemu', tool is 'img' or 'io'."""
 
-    def __init__(self, args, where):
+    def __init__(self, args, launcher, where):
         self.where = where
+        self.launcher = launcher
         self.verbose = args.verbose
         self.log = []
         self.paths = {('ashlar', 'img'): os.path.abspath(args.ashlar_img),
                       ('ashlar', 'io'): os.path.abspath(args.ashlar_io),
                       ('qemu', 'img'): 'qemu-img', ('qemu', 'io'): 'qemu-io'}
-        self.timeout = 60 * (4 if SANITIZED else 1)
+        self.timeout_s = 60 * (4 if SANITIZED else 1)
 
     def run(self, side, tool, *words, expect=(0,), engine=None):
         argv = [self.paths[side, tool], *(str(word) for word in words)]
-        env = {**os.environ, 'LC_ALL': 'C'}
-        prefix = ''
-        if engine is not None and side == 'ashlar':
-            env['ASHLAR_ENGINE'] = engine
-            prefix = f'ASHLAR_ENGINE={engine} '
-        line = prefix + shlex.join(argv)
+        env = {'ASHLAR_ENGINE': engine} if engine is not None and side == 'ashlar' else {}
+        line = ''.join(f'{name}={value} ' for name, value in env.items()) + shlex.join(argv)
         self.log.append(line)
         if self.verbose:
             print(line, flush=True)
         try:
-            done = subprocess.run(argv, cwd=self.where, env=env, stdin=subprocess.DEVNULL, preexec_fn=limit,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=self.timeout)
-        except subprocess.TimeoutExpired as error:
-            raise Failed(f'no end after {self.timeout} s: {line}') from error
-        result = Result(done.returncode, done.stdout, done.stderr)
-        if expect is not None and done.returncode not in expect:
-            raise Failed(f'exit status {done.returncode}, not one of {list(expect)}:\n{line}\n'
+            result = self.launcher.run(argv, self.where, env, self.timeout_s)
+        except Late as late:
+            raise Failed(f'no end after {self.timeout_s} s: {line}') from late
+        if expect is not None and result.code not in expect:
+            raise Failed(f'exit status {result.code}, not one of {list(expect)}:\n{line}\n'
                          f'{result.out}{result.err}')
         return result
 
-    def note(self, text):
-        self.log.append('# ' + text)
+    def wait_for_locks(self, name):
+        """A program that used io_uring and was killed with requests in flight is gone before they are: until
+        the kernel has dropped them, they hold the file, and the file its locks."""
+        lock = struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, *LOCKS, 0)
+        end = time.monotonic() + self.timeout_s
+        with open(os.path.join(self.where, name), 'r+b') as file:
+            while struct.unpack('hhqqi4x', fcntl.fcntl(file, fcntl.F_OFD_GETLK, lock))[0] != fcntl.F_UNLCK:
+                if time.monotonic() > end:
+                    raise Failed(f'{name} is locked by a program that was killed')
+                time.sleep(0.001)
