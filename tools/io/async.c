@@ -41,43 +41,20 @@ static bool begin(const struct ash_transfer *transfer)
 
 bool ash_shell_aio_read(struct ash_shell *shell, int argc, char **argv)
 {
-    struct ash_transfer transfer = {
-        .shell = shell, .name = "readv", .done = "read", .op = ASH_READ};
-    int c;
-    while ((c = getopt(argc, argv, "CP:iqv")) != -1) {
-        switch (c) {
-        case 'C':
-            transfer.machine = true;
-            break;
-        case 'i':
-            printf("injecting invalid read request\n");
-            return true;
-        case 'q':
-            transfer.quiet = true;
-            break;
-        case 'v':
-            transfer.dump = true;
-            break;
-        case 'P':
-            transfer.has_pattern = true;
-            if (!ash_shell_pattern(optarg, &transfer.pattern)) {
-                return false;
-            }
-            break;
-        default:
-            return ash_command_usage("aio_read");
-        }
+    struct ash_shell_request request = {
+        .transfer = {.shell = shell, .name = "readv", .done = "read", .op = ASH_READ}};
+    if (!ash_shell_request_options(&request, "aio_read", "CP:iqv", argc, argv)) {
+        return false;
+    }
+    if (request.inject) {
+        printf("injecting invalid read request\n");
+        return true;
     }
     if (optind > argc - 2) {
         return ash_command_usage("aio_read");
     }
-    if (!ash_shell_size(argv[optind], &transfer.offset) ||
-        !ash_transfer_pieces(&transfer, argc - optind - 1, argv + optind + 1) ||
-        !ash_transfer_buffer(&transfer, ASH_SHELL_READ_FILL)) {
-        ash_transfer_clear(&transfer);
-        return false;
-    }
-    return begin(&transfer);
+    return ash_shell_request_vector(&request, argc - optind, argv + optind) &&
+           begin(&request.transfer);
 }
 
 static bool begin_zeroes(struct ash_transfer *transfer, char **argv)
@@ -87,67 +64,33 @@ static bool begin_zeroes(struct ash_transfer *transfer, char **argv)
            ash_shell_size(argv[1], &transfer->bytes) && begin(transfer);
 }
 
-static bool begin_write(struct ash_transfer *transfer, int argc, char **argv)
-{
-    if (!ash_shell_size(argv[0], &transfer->offset) ||
-        !ash_transfer_pieces(transfer, argc - 1, argv + 1) ||
-        !ash_transfer_buffer(transfer,
-                             transfer->has_pattern ? transfer->pattern : ASH_SHELL_WRITE_FILL)) {
-        ash_transfer_clear(transfer);
-        return false;
-    }
-    return begin(transfer);
-}
-
 bool ash_shell_aio_write(struct ash_shell *shell, int argc, char **argv)
 {
-    struct ash_transfer transfer = {
-        .shell = shell, .name = "aio_write", .done = "wrote", .op = ASH_WRITE};
-    bool zeroes = false;
-    int c;
-    while ((c = getopt(argc, argv, "CfiP:quz")) != -1) {
-        switch (c) {
-        case 'C':
-            transfer.machine = true;
-            break;
-        case 'f':
-            transfer.flags |= ASH_REQ_FUA;
-            break;
-        case 'i':
-            printf("injecting invalid write request\n");
-            return true;
-        case 'q':
-            transfer.quiet = true;
-            break;
-        case 'u':
-            transfer.flags |= ASH_REQ_UNMAP;
-            break;
-        case 'z':
-            zeroes = true;
-            break;
-        case 'P':
-            transfer.has_pattern = true;
-            if (!ash_shell_pattern(optarg, &transfer.pattern)) {
-                return false;
-            }
-            break;
-        default:
-            return ash_command_usage("aio_write");
-        }
+    struct ash_shell_request request = {
+        .transfer = {.shell = shell, .name = "aio_write", .done = "wrote", .op = ASH_WRITE}};
+    if (!ash_shell_request_options(&request, "aio_write", "CfiP:quz", argc, argv)) {
+        return false;
+    }
+    if (request.inject) {
+        printf("injecting invalid write request\n");
+        return true;
     }
     if (optind > argc - 2) {
         return ash_command_usage("aio_write");
     }
-    if (zeroes && optind != argc - 2) {
+    if (request.zeroes && optind != argc - 2) {
         printf("-z supports only a single length parameter\n");
         return false;
     }
-    if ((transfer.flags & ASH_REQ_UNMAP) != 0 && !zeroes) {
+    if ((request.transfer.flags & ASH_REQ_UNMAP) != 0 && !request.zeroes) {
         printf("-u requires -z to be specified\n");
         return false;
     }
-    return zeroes ? begin_zeroes(&transfer, argv + optind)
-                  : begin_write(&transfer, argc - optind, argv + optind);
+    if (request.zeroes) {
+        return begin_zeroes(&request.transfer, argv + optind);
+    }
+    return ash_shell_request_vector(&request, argc - optind, argv + optind) &&
+           begin(&request.transfer);
 }
 
 bool ash_shell_aio_flush(struct ash_shell *shell, int argc, char **argv)

@@ -53,89 +53,50 @@ static bool check_verified(struct ash_transfer *transfer)
 
 bool ash_shell_read(struct ash_shell *shell, int argc, char **argv)
 {
-    struct ash_transfer transfer = {.shell = shell, .name = "read", .done = "read", .op = ASH_READ};
-    bool part = false;
-    int c;
-    while ((c = getopt(argc, argv, "bCl:pP:qs:v")) != -1) {
-        switch (c) {
-        case 'b':
-            transfer.vm_state = true;
-            break;
-        case 'C':
-            transfer.machine = true;
-            break;
-        case 'p':
-            break;
-        case 'q':
-            transfer.quiet = true;
-            break;
-        case 'v':
-            transfer.dump = true;
-            break;
-        case 'P':
-            transfer.has_pattern = true;
-            if (!ash_shell_pattern(optarg, &transfer.pattern)) {
-                return false;
-            }
-            break;
-        case 's':
-        case 'l':
-            part = true;
-            if (!ash_shell_size(optarg,
-                                c == 's' ? &transfer.verify_offset : &transfer.verify_bytes)) {
-                return false;
-            }
-            break;
-        default:
-            return ash_command_usage("read");
-        }
-    }
-    if (optind != argc - 2 || (part && !transfer.has_pattern)) {
-        return ash_command_usage("read");
-    }
-    if (!take_offset_and_length(&transfer, argv + optind, transfer.vm_state, "") ||
-        !check_verified(&transfer) || !ash_transfer_buffer(&transfer, ASH_SHELL_READ_FILL)) {
+    struct ash_shell_request request = {
+        .transfer = {.shell = shell, .name = "read", .done = "read", .op = ASH_READ}};
+    struct ash_transfer *transfer = &request.transfer;
+    if (!ash_shell_request_options(&request, "read", "bCl:pP:qs:v", argc, argv)) {
         return false;
     }
-    return finish(&transfer);
+    if (optind != argc - 2 || (request.verify_part && !transfer->has_pattern)) {
+        return ash_command_usage("read");
+    }
+    if (!take_offset_and_length(transfer, argv + optind, transfer->vm_state, "") ||
+        !check_verified(transfer) ||
+        !ash_transfer_buffer(transfer, ash_shell_request_fill(&request))) {
+        return false;
+    }
+    return finish(transfer);
+}
+
+/* readv and writev. */
+static bool run_vector(struct ash_shell_request *request, const char *letters, int argc,
+                       char **argv)
+{
+    const char *name = request->transfer.name;
+    if (!ash_shell_request_options(request, name, letters, argc, argv)) {
+        return false;
+    }
+    if (optind > argc - 2) {
+        return ash_command_usage(name);
+    }
+    return ash_shell_request_vector(request, argc - optind, argv + optind) &&
+           finish(&request->transfer);
 }
 
 bool ash_shell_readv(struct ash_shell *shell, int argc, char **argv)
 {
-    struct ash_transfer transfer = {
-        .shell = shell, .name = "readv", .done = "read", .op = ASH_READ};
-    int c;
-    while ((c = getopt(argc, argv, "CP:qv")) != -1) {
-        switch (c) {
-        case 'C':
-            transfer.machine = true;
-            break;
-        case 'q':
-            transfer.quiet = true;
-            break;
-        case 'v':
-            transfer.dump = true;
-            break;
-        case 'P':
-            transfer.has_pattern = true;
-            if (!ash_shell_pattern(optarg, &transfer.pattern)) {
-                return false;
-            }
-            break;
-        default:
-            return ash_command_usage("readv");
-        }
-    }
-    if (optind > argc - 2) {
-        return ash_command_usage("readv");
-    }
-    if (!ash_shell_size(argv[optind], &transfer.offset) ||
-        !ash_transfer_pieces(&transfer, argc - optind - 1, argv + optind + 1) ||
-        !ash_transfer_buffer(&transfer, ASH_SHELL_READ_FILL)) {
-        ash_transfer_clear(&transfer);
-        return false;
-    }
-    return finish(&transfer);
+    struct ash_shell_request request = {
+        .transfer = {.shell = shell, .name = "readv", .done = "read", .op = ASH_READ}};
+    return run_vector(&request, "CP:qv", argc, argv);
+}
+
+bool ash_shell_writev(struct ash_shell *shell, int argc, char **argv)
+{
+    struct ash_shell_request request = {
+        .transfer = {.shell = shell, .name = "writev", .done = "wrote", .op = ASH_WRITE}};
+    return run_vector(&request, "CfP:q", argc, argv);
 }
 
 /* Fills the buffer with a file's bytes, again and again. */
@@ -163,15 +124,8 @@ static bool fill_from_file(struct ash_transfer *transfer, const char *filename)
     return right;
 }
 
-struct write_options {
-    struct ash_transfer transfer;
-    const char *source; /* -s */
-    bool zeroes;
-    bool compress;
-};
-
 /* Which options go together. */
-static bool check_write(const struct write_options *write)
+static bool check_write(const struct ash_shell_request *write)
 {
     const struct ash_transfer *transfer = &write->transfer;
     const char *wrong = NULL;
@@ -192,58 +146,13 @@ static bool check_write(const struct write_options *write)
     return wrong == NULL;
 }
 
-/* One option of write; false: it is wrong, and that was said. */
-static bool take_write_option(struct write_options *write, int c)
-{
-    struct ash_transfer *transfer = &write->transfer;
-    switch (c) {
-    case 'b':
-        transfer->vm_state = true;
-        return true;
-    case 'c':
-        write->compress = true;
-        return true;
-    case 'C':
-        transfer->machine = true;
-        return true;
-    case 'f':
-        transfer->flags |= ASH_REQ_FUA;
-        return true;
-    case 'n':
-        transfer->flags |= ASH_REQ_NO_FALLBACK;
-        return true;
-    case 'p':
-        return true;
-    case 'q':
-        transfer->quiet = true;
-        return true;
-    case 'u':
-        transfer->flags |= ASH_REQ_UNMAP;
-        return true;
-    case 'P':
-        transfer->has_pattern = true;
-        return ash_shell_pattern(optarg, &transfer->pattern);
-    case 's':
-        write->source = optarg;
-        return true;
-    case 'z':
-        write->zeroes = true;
-        return true;
-    default:
-        return ash_command_usage("write");
-    }
-}
-
 bool ash_shell_write(struct ash_shell *shell, int argc, char **argv)
 {
-    struct write_options write = {
+    struct ash_shell_request write = {
         .transfer = {.shell = shell, .name = "write", .done = "wrote", .op = ASH_WRITE}};
     struct ash_transfer *transfer = &write.transfer;
-    int c;
-    while ((c = getopt(argc, argv, "bcCfnpP:qs:uz")) != -1) {
-        if (!take_write_option(&write, c)) {
-            return false;
-        }
+    if (!ash_shell_request_options(&write, "write", "bcCfnpP:qs:uz", argc, argv)) {
+        return false;
     }
     if (optind != argc - 2) {
         return ash_command_usage("write");
@@ -259,8 +168,7 @@ bool ash_shell_write(struct ash_shell *shell, int argc, char **argv)
         transfer->op = ASH_ZERO;
     } else {
         transfer->flags |= write.compress ? ASH_IO_COMPRESS : 0;
-        if (!ash_transfer_buffer(transfer, transfer->has_pattern ? transfer->pattern
-                                                                 : ASH_SHELL_WRITE_FILL) ||
+        if (!ash_transfer_buffer(transfer, ash_shell_request_fill(&write)) ||
             (write.source != NULL && !fill_from_file(transfer, write.source))) {
             ash_transfer_clear(transfer);
             return false;
@@ -269,65 +177,18 @@ bool ash_shell_write(struct ash_shell *shell, int argc, char **argv)
     return finish(transfer);
 }
 
-bool ash_shell_writev(struct ash_shell *shell, int argc, char **argv)
-{
-    struct ash_transfer transfer = {
-        .shell = shell, .name = "writev", .done = "wrote", .op = ASH_WRITE};
-    int c;
-    transfer.pattern = ASH_SHELL_WRITE_FILL;
-    while ((c = getopt(argc, argv, "CfP:q")) != -1) {
-        switch (c) {
-        case 'C':
-            transfer.machine = true;
-            break;
-        case 'f':
-            transfer.flags |= ASH_REQ_FUA;
-            break;
-        case 'q':
-            transfer.quiet = true;
-            break;
-        case 'P':
-            if (!ash_shell_pattern(optarg, &transfer.pattern)) {
-                return false;
-            }
-            break;
-        default:
-            return ash_command_usage("writev");
-        }
-    }
-    if (optind > argc - 2) {
-        return ash_command_usage("writev");
-    }
-    if (!ash_shell_size(argv[optind], &transfer.offset) ||
-        !ash_transfer_pieces(&transfer, argc - optind - 1, argv + optind + 1) ||
-        !ash_transfer_buffer(&transfer, transfer.pattern)) {
-        ash_transfer_clear(&transfer);
-        return false;
-    }
-    return finish(&transfer);
-}
-
 bool ash_shell_discard(struct ash_shell *shell, int argc, char **argv)
 {
-    struct ash_transfer transfer = {
-        .shell = shell, .name = "discard", .done = "discard", .op = ASH_DISCARD};
-    int c;
-    while ((c = getopt(argc, argv, "Cq")) != -1) {
-        switch (c) {
-        case 'C':
-            transfer.machine = true;
-            break;
-        case 'q':
-            transfer.quiet = true;
-            break;
-        default:
-            return ash_command_usage("discard");
-        }
+    struct ash_shell_request request = {
+        .transfer = {.shell = shell, .name = "discard", .done = "discard", .op = ASH_DISCARD}};
+    if (!ash_shell_request_options(&request, "discard", "Cq", argc, argv)) {
+        return false;
     }
     if (optind != argc - 2) {
         return ash_command_usage("discard");
     }
-    return take_offset_and_length(&transfer, argv + optind, false, "") && finish(&transfer);
+    return take_offset_and_length(&request.transfer, argv + optind, false, "") &&
+           finish(&request.transfer);
 }
 
 ASH_CO_FN static int flush_co(void *opaque)

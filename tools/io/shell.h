@@ -136,6 +136,28 @@ bool ash_transfer_report(const struct ash_transfer *transfer);
 /* Frees what it holds. */
 void ash_transfer_clear(struct ash_transfer *transfer);
 
+/* --- Requests: what the commands that make them take from their arguments. --- */
+
+struct ash_shell_request {
+    struct ash_transfer transfer;
+    const char *source; /* -s of writes: a file */
+    bool zeroes;        /* -z */
+    bool compress;      /* -c */
+    bool verify_part;   /* -s, -l of reads */
+    bool inject;        /* -i: the options behind it were not looked at */
+};
+
+/* Takes the options that `letters` lists, in getopt()'s way. False after saying why. */
+bool ash_shell_request_options(struct ash_shell_request *request, const char *command,
+                               const char *letters, int argc, char **argv);
+
+/* What its buffer holds at first. */
+uint8_t ash_shell_request_fill(const struct ash_shell_request *request);
+
+/* Takes an offset and the lengths of the pieces of a vector, and allocates the buffer. False after
+ * saying why; then it holds nothing. */
+bool ash_shell_request_vector(struct ash_shell_request *request, int argc, char **argv);
+
 /* --- The commands. --- */
 
 bool ash_shell_abort(struct ash_shell *shell, int argc, char **argv);
