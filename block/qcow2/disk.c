@@ -94,26 +94,17 @@ int ash_qcow2_header_write_sector(struct ash_node *node, const struct qcow2_fiel
     return ret;
 }
 
-int ash_qcow2_header_update(struct ash_node *node, const struct qcow2_fields *fields)
-{
-    struct ash_qcow2_state *s = qcow2_state(node);
-    ash_co_mutex_lock(&s->header_lock);
-    int ret = ash_edge_flush(node->file);
-    if (ret == 0) {
-        ret = ash_qcow2_header_write_sector(node, fields);
-    }
-    ash_co_mutex_unlock(&s->header_lock);
-    return ret;
-}
+/* A change of the fields as they are when it is made; false: it changes nothing. */
+typedef bool change_fn(struct qcow2_fields *fields, uint64_t a, uint64_t b);
 
-int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear)
+/* Changes the header on disk, and then in memory. */
+ASH_CO_FN static int change(struct ash_node *node, change_fn *fn, uint64_t a, uint64_t b)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     int ret = 0;
     ash_co_mutex_lock(&s->header_lock);
     struct qcow2_fields fields = s->header.fields;
-    fields.incompatible = (fields.incompatible | set) & ~clear;
-    if (fields.incompatible != s->header.fields.incompatible) {
+    if (fn(&fields, a, b)) {
         ret = ash_edge_flush(node->file);
         if (ret == 0) {
             ret = ash_qcow2_header_write_sector(node, &fields);
@@ -123,48 +114,66 @@ int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear)
     return ret;
 }
 
+static bool flags(struct qcow2_fields *fields, uint64_t set, uint64_t clear)
+{
+    uint64_t old = fields->incompatible;
+    fields->incompatible = (old | set) & ~clear;
+    return fields->incompatible != old;
+}
+
+int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear)
+{
+    return change(node, flags, set, clear);
+}
+
+static bool no_autoclear(struct qcow2_fields *fields, uint64_t a, uint64_t b)
+{
+    (void)a;
+    (void)b;
+    bool any = fields->autoclear != 0;
+    fields->autoclear = 0;
+    return any;
+}
+
+int ash_qcow2_header_clear_autoclear(struct ash_node *node)
+{
+    return change(node, no_autoclear, 0, 0);
+}
+
+static bool length(struct qcow2_fields *fields, uint64_t bytes, uint64_t unused)
+{
+    (void)unused;
+    fields->disk_bytes = bytes;
+    return true;
+}
+
 int ash_qcow2_header_set_length(struct ash_node *node, uint64_t bytes)
 {
-    struct ash_qcow2_state *s = qcow2_state(node);
-    ash_co_mutex_lock(&s->header_lock);
-    struct qcow2_fields fields = s->header.fields;
-    fields.disk_bytes = bytes;
-    int ret = ash_edge_flush(node->file);
-    if (ret == 0) {
-        ret = ash_qcow2_header_write_sector(node, &fields);
-    }
-    ash_co_mutex_unlock(&s->header_lock);
-    return ret;
+    return change(node, length, bytes, 0);
+}
+
+static bool l1(struct qcow2_fields *fields, uint64_t offset, uint64_t entries)
+{
+    fields->l1_offset = offset;
+    fields->l1_entries = entries;
+    return true;
 }
 
 int ash_qcow2_header_switch_l1(struct ash_node *node, uint64_t offset, uint64_t entries)
 {
-    struct ash_qcow2_state *s = qcow2_state(node);
-    ash_co_mutex_lock(&s->header_lock);
-    struct qcow2_fields fields = s->header.fields;
-    fields.l1_offset = offset;
-    fields.l1_entries = entries;
-    int ret = ash_edge_flush(node->file);
-    if (ret == 0) {
-        ret = ash_qcow2_header_write_sector(node, &fields);
-    }
-    ash_co_mutex_unlock(&s->header_lock);
-    return ret;
+    return change(node, l1, offset, entries);
+}
+
+static bool reftable(struct qcow2_fields *fields, uint64_t offset, uint64_t clusters)
+{
+    fields->reftable_offset = offset;
+    fields->reftable_clusters = clusters;
+    return true;
 }
 
 int ash_qcow2_header_switch_reftable(struct ash_node *node, uint64_t offset, uint64_t clusters)
 {
-    struct ash_qcow2_state *s = qcow2_state(node);
-    ash_co_mutex_lock(&s->header_lock);
-    struct qcow2_fields fields = s->header.fields;
-    fields.reftable_offset = offset;
-    fields.reftable_clusters = clusters;
-    int ret = ash_edge_flush(node->file);
-    if (ret == 0) {
-        ret = ash_qcow2_header_write_sector(node, &fields);
-    }
-    ash_co_mutex_unlock(&s->header_lock);
-    return ret;
+    return change(node, reftable, offset, clusters);
 }
 
 int ash_qcow2_corrupt(struct ash_node *node, const char *format, ...)

@@ -243,12 +243,7 @@ ASH_CO_FN static int repair_dirty(struct ash_node *node, struct ash_error *error
 /* What is not known to hold for what we write must not be claimed any more. */
 ASH_CO_FN static int clear_autoclear(struct ash_node *node, struct ash_error *error)
 {
-    struct qcow2_fields fields = qcow2_state(node)->header.fields;
-    if (fields.autoclear == 0) {
-        return 0;
-    }
-    fields.autoclear = 0;
-    int ret = ash_qcow2_header_update(node, &fields);
+    int ret = ash_qcow2_header_clear_autoclear(node);
     return ret < 0 ? ash_error_errno(error, ret, "cannot clear the autoclear features") : 0;
 }
 

@@ -494,13 +494,15 @@ int ash_qcow2_background(struct ash_node *node, void (*fn)(struct ash_node *node
 /* --- the header on disk --- */
 
 /* The header's first sector is written by one write between two flushes; on failure the fields in
- * memory are as before. One at a time. */
-ASH_CO_FN int ash_qcow2_header_update(struct ash_node *node, const struct qcow2_fields *fields);
+ * memory are as before. One at a time, and each changes the fields as they are by then: a table may
+ * move, or the length change, while the call waits. */
+
 /* Sets and clears bits of the incompatible features. */
 ASH_CO_FN int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear);
-/* Leads the header to where these tables are now. */
-/* The length of the disk. The other fields are taken under the lock: a table may move meanwhile. */
+ASH_CO_FN int ash_qcow2_header_clear_autoclear(struct ash_node *node);
+/* The length of the disk. */
 ASH_CO_FN int ash_qcow2_header_set_length(struct ash_node *node, uint64_t bytes);
+/* Leads the header to where these tables are now. */
 ASH_CO_FN int ash_qcow2_header_switch_l1(struct ash_node *node, uint64_t offset, uint64_t entries);
 ASH_CO_FN int ash_qcow2_header_switch_reftable(struct ash_node *node, uint64_t offset,
                                                uint64_t clusters);
