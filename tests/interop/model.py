@@ -74,9 +74,13 @@ class Model:
             end = min((offset + length + SECTOR - 1) // SECTOR * SECTOR, self.size)
             self.snapshots.append((start, self.read(start, end - start)))
 
+    def may_be_zero(self, offset, length):
+        """Whole sectors that may hold zeroes too."""
+        self.snapshots.append((offset, bytes(length)))
+
     def settle(self, got_path):
-        """Takes over from a raw file what the sectors in doubt turned out to hold. Returns the offset of the
-        first that holds none of what it may."""
+        """Takes over from a raw file what the sectors in doubt turned out to hold. Returns the
+        first that holds none of what it may: its offset, what it holds, and what it may."""
         snapshots, self.snapshots = self.snapshots, None
         allowed = {}
         for start, data in snapshots:
@@ -90,7 +94,7 @@ class Model:
                 now = self.read(at, length)
                 if got != now:
                     if got not in allowed[at]:
-                        return at
+                        return at, got, sorted(allowed[at] | {now})
                     os.pwrite(self.fd, got, at)
         return None
 

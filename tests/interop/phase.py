@@ -223,6 +223,11 @@ class Phase:
             kinds += [self.discard] * 2
         for kind in self.rng.choices(kinds, k=self.rng.randrange(1, 8)):
             kind()
+        if self.side == 'qemu':
+            # A write in flight that begins in a zero cluster: QEMU makes all of its clusters zero, those too
+            # that hold data, before it writes to them. We must not.
+            for start, end in self.in_flight.list:
+                self.model.may_be_zero(start, end - start)
         self.say('sigraise 9')
 
     # Outcome
