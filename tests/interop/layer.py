@@ -35,6 +35,8 @@ class Layer:
         self.stale_tail = False
         # A writer was killed and nobody repaired the image yet.
         self.leaks_allowed = False
+        # A writer was killed: the file may go on behind what is allocated, and hold something there.
+        self.long_file = False
         if self.preallocation is not None:
             self.touched.add(0, 1 << 62)
 
