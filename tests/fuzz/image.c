@@ -117,10 +117,14 @@ ASH_CO_FN static void resize(struct run *run, const struct request *request)
 {
     uint64_t bytes = ash_disk_bytes(run->disk);
     uint64_t by = (uint64_t)request->length * 4096 + request->where;
+    int preallocation = request->flags >> 1 & 3;
     struct ash_error error = ASH_ERROR_INIT;
+    if (request->flags & 0x40) { /* by very much; that cannot be made ready in advance */
+        by <<= request->flags >> 4 & 3 ? 40 : 24;
+        preallocation = ASH_PREALLOC_OFF;
+    }
     bytes = request->flags & 1 ? bytes - ASH_MIN(bytes, by) : bytes + by;
-    int ret =
-        ash_co_disk_resize(run->disk, bytes, ASH_RESIZE_SHRINK, request->flags >> 1 & 3, &error);
+    int ret = ash_co_disk_resize(run->disk, bytes, ASH_RESIZE_SHRINK, preallocation, &error);
     if (ret < 0 && error.message[0] == '\0') {
         fuzz_fail("resizing to %" PRIu64 " fails with %d and nothing is said", bytes, ret);
     }

@@ -104,7 +104,7 @@ static int open_and_close(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_disk *disk;
     int ret = ash_co_disk_open(opening->machine.loop, opening->description, opening->flags, &disk,
-                                 &error);
+                               &error);
     expect_sentence(ret, &error, "a description");
     if (ret == 0) {
         uint8_t sector[512];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Runs a target over inputs that are there, in place of libFuzzer: each file that is named, and
  * each file in a directory that is. "--lines FILE": each line of the file is an input of its own.
+ * "--maybe DIRECTORY": that may be missing.
  *
  * The file that is being run is named when the program dies. */
 #include <dirent.h>
@@ -86,6 +87,10 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--lines") == 0 && i + 1 < argc) {
             run_file(argv[++i], true);
+        } else if (strcmp(argv[i], "--maybe") == 0 && i + 1 < argc) {
+            if (g_file_test(argv[++i], G_FILE_TEST_EXISTS)) {
+                run_directory(argv[i]);
+            }
         } else if (g_file_test(argv[i], G_FILE_TEST_IS_DIR)) {
             run_directory(argv[i]);
         } else {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* seeds --image DIRECTORY: writes the seeds of target `image`: valid images, each under a head that
- * makes the target do everything with it. --header: the first bytes of the same. The same files in
- * every run. */
+/* seeds --decode|--header|--image DIRECTORY: writes the seeds of that target: clusters that our own
+ * coders made, the beginnings of valid images, and these images, each under a head that makes the
+ * target do everything with it. The same files in every run. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "block/qcow2/qcow2.h"
 #include "tests/fuzz/made.h"
 
 enum { HEAD_BYTES = 64, HEADER_BYTES_MAX = 4096, FILE_BYTES_MAX = 128 * 1024 };
@@ -47,15 +48,44 @@ static void put_image(const char *directory, unsigned index, bool header)
     fuzz_machine_free(&machine);
 }
 
+/* One cluster under the head of target `decode`. */
+static void put_coded(const char *directory, unsigned kind, unsigned content)
+{
+    struct ash_qcow2_state *state = g_new0(struct ash_qcow2_state, 1);
+    struct ash_node node = {.state = state};
+    uint8_t plain[4096], coded[1 + sizeof(plain)];
+    for (size_t i = 0; i < sizeof(plain); i++) {
+        plain[i] = (uint8_t)(content == 0   ? 0
+                             : content == 1 ? i * i / 64
+                             : content == 2 ? i % 7 * 30
+                                            : i * 2654435761u >> (i % 16 < 4 ? 8 : 29));
+    }
+    state->header.fields.compression = kind == 0 ? QCOW2_COMPRESSION_ZLIB : QCOW2_COMPRESSION_ZSTD;
+    state->coders = ash_qcow2_coders_new();
+    coded[0] = (uint8_t)(kind | 3 << 1);
+    int bytes = ash_qcow2_encode(&node, plain, sizeof(plain), coded + 1, sizeof(plain));
+    if (bytes > 0) {
+        char *name = g_strdup_printf("%s-%u", kind == 0 ? "zlib" : "zstd", content);
+        put(directory, name, coded, (size_t)bytes + 1);
+        g_free(name);
+    }
+    ash_qcow2_coders_free(state->coders);
+    g_free(state);
+}
+
 int main(int argc, char **argv)
 {
+    bool decode = argc == 3 && strcmp(argv[1], "--decode") == 0;
     bool header = argc == 3 && strcmp(argv[1], "--header") == 0;
     bool image = argc == 3 && strcmp(argv[1], "--image") == 0;
-    if ((!header && !image) || g_mkdir_with_parents(argv[2], 0755) < 0) {
-        fprintf(stderr, "usage: %s --image|--header DIRECTORY\n", argv[0]);
+    if ((!decode && !header && !image) || g_mkdir_with_parents(argv[2], 0755) < 0) {
+        fprintf(stderr, "usage: %s --decode|--header|--image DIRECTORY\n", argv[0]);
         return 2;
     }
-    for (unsigned i = 0; i < made_image_count; i++) {
+    for (unsigned i = 0; decode && i < 8; i++) {
+        put_coded(argv[2], i % 2, i / 2);
+    }
+    for (unsigned i = 0; !decode && i < made_image_count; i++) {
         put_image(argv[2], i, header);
     }
     return 0;
