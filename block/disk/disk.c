@@ -143,13 +143,15 @@ int ash_disk_run(struct ash_disk *disk, const struct ash_io *asked)
 {
     struct ash_io io = *asked;
     bool mutates = io.op == ASH_WRITE || io.op == ASH_ZERO || io.op == ASH_DISCARD;
+    ash_user_enter(&disk->user);
+    /* Only now: who waited at the gate may find the disk reopened. */
     if (mutates && (disk->root->needs & ASH_RIGHT_WRITE) == 0) {
+        ash_user_leave(&disk->user);
         return -EPERM;
     }
     if (disk->write_through && (io.op == ASH_WRITE || io.op == ASH_ZERO)) {
         io.flags |= ASH_REQ_FUA;
     }
-    ash_user_enter(&disk->user);
     int ret = ash_edge_io(disk->root, &io);
     ash_user_leave(&disk->user);
     return ret;
@@ -204,11 +206,13 @@ int ash_disk_flush(struct ash_disk *disk)
 int ash_co_disk_resize(struct ash_disk *disk, uint64_t bytes, uint32_t flags, int prealloc,
                        struct ash_error *error)
 {
-    if ((disk->root->needs & ASH_RIGHT_RESIZE) == 0) {
-        return ash_error_set(error, -EPERM, "'%s' is open read-only", disk->root->child->filename);
-    }
+    int ret;
     ash_user_enter(&disk->user);
-    int ret = ash_edge_resize(disk->root, bytes, flags, prealloc, error);
+    if ((disk->root->needs & ASH_RIGHT_RESIZE) == 0) {
+        ret = ash_error_set(error, -EPERM, "'%s' is open read-only", disk->root->child->filename);
+    } else {
+        ret = ash_edge_resize(disk->root, bytes, flags, prealloc, error);
+    }
     ash_user_leave(&disk->user);
     ash_disk_publish(disk);
     return ret;

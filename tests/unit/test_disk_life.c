@@ -207,6 +207,40 @@ CORE_TEST(reopening_waits_for_what_is_in_flight_and_changes_what_is_allowed)
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
 }
 
+struct late {
+    struct ash_disk *disk;
+    bool resizes;
+    int ret;
+};
+
+static void late_change(struct core *core, void *opaque)
+{
+    struct late *late = opaque;
+    (void)core;
+    ash_co_assert_inside();
+    late->ret = late->resizes ? ash_co_disk_resize(late->disk, 8192, 0, ASH_PREALLOC_OFF, NULL)
+                              : ash_disk_write(late->disk, 0, "late", 4, 0);
+}
+
+CORE_TEST(who_waits_while_the_disk_is_reopened_read_only_is_refused)
+{
+    (void)opaque;
+    struct ash_disk *disk = open_mem_disk(core, 0);
+    struct ash_error error = ASH_ERROR_INIT;
+    struct late write = {.disk = disk};
+    struct late resize = {.disk = disk, .resizes = true};
+    assert_int_equal(ash_disk_pause(disk, UINT64_MAX), 0);
+    core_spawn(core, late_change, &write);
+    core_spawn(core, late_change, &resize);
+    ash_co_sleep(1000);
+    assert_int_equal(ash_disk_reopen(disk, 0, false, &error), 0);
+    ash_disk_resume(disk);
+    core_join(core);
+    assert_int_equal(write.ret, -EPERM);
+    assert_int_equal(resize.ret, -EPERM);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+}
+
 CORE_TEST(a_failed_flush_is_the_result_of_closing)
 {
     (void)opaque;
@@ -250,6 +284,7 @@ int main(void)
         cmocka_unit_test(pausers_with_other_deadlines_do_not_disturb_one_another),
         cmocka_unit_test(closing_waits_for_a_resize_under_way),
         cmocka_unit_test(reopening_waits_for_what_is_in_flight_and_changes_what_is_allowed),
+        cmocka_unit_test(who_waits_while_the_disk_is_reopened_read_only_is_refused),
         cmocka_unit_test(a_failed_flush_is_the_result_of_closing),
         cmocka_unit_test(requests_are_counted_with_their_errors),
     };
