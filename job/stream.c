@@ -113,13 +113,13 @@ ASH_CO_FN static int stream_copy(struct ash_sweep *sweep, uint64_t offset, uint6
     struct stream *s = ash_container_of(sweep, struct stream_sweep, sweep)->stream;
     *reading = false;
     ash_user_enter(&s->user);
-    /* The overlay may have become shorter. */
-    uint64_t size = s->top->size_bytes;
-    bytes = offset < size ? ASH_MIN(bytes, size - offset) : 0;
-    int ret = 0;
-    if (bytes > 0) {
-        ret = ash_edge_populate(s->edge, s->base, offset, bytes, NULL, NULL);
-    }
+    int ret;
+    uint64_t size;
+    do { /* the overlay may have become shorter, also while the copy waited for its turn */
+        size = s->top->size_bytes;
+        bytes = offset < size ? ASH_MIN(bytes, size - offset) : 0;
+        ret = bytes > 0 ? ash_edge_populate(s->edge, s->base, offset, bytes, NULL, NULL) : 0;
+    } while (ret == -EINVAL && s->top->size_bytes < size);
     ash_user_leave(&s->user);
     return ret;
 }
