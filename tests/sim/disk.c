@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include "tests/sim/fault.h"
 #include "tests/sim/format.h"
 #include "tests/sim/stamp.h"
 
@@ -76,16 +77,34 @@ void sim_disk_choose(struct sim_disk *disk)
 
 /* --- making --- */
 
+/* Whether the header of a layer tells what it stands on. */
+static bool tells(const struct sim_disk *disk, uint32_t index)
+{
+    return !disk->layers[index].unnamed && disk->layers[index + 1].offset == 0;
+}
+
+bool sim_disk_told_by_headers(const struct sim_disk *disk)
+{
+    bool told = true;
+    for (uint32_t index = 0; index + 1 < disk->layer_count; index++) {
+        told &= tells(disk, index);
+    }
+    return told;
+}
+
 /* From a layer down. What the headers tell completely may be left to them. */
 static json_t *describe(const struct sim_disk *disk, uint32_t first)
 {
     json_t *below = json_null();
     bool told = true; /* the headers from here on down tell it all */
+    if (disk->streamed && first == 0) {
+        return disk->layers[0].format->describe(&disk->layers[0]);
+    }
     for (uint32_t index = disk->layer_count; index-- > first;) {
         const struct sim_layer *layer = &disk->layers[index];
         json_t *own = layer->format->describe(layer);
         bool bottom = index + 1 == disk->layer_count;
-        told = bottom || (told && !layer->unnamed && disk->layers[index + 1].offset == 0);
+        told = bottom || (told && tells(disk, index));
         if ((layer->format->flags & SIM_FORMAT_BACKING) == 0 || (told && layer->by_header)) {
             json_decref(below);
         } else {
@@ -168,9 +187,12 @@ void sim_disk_create(struct sim_disk *disk)
 
 /* --- opening and closing --- */
 
+/* Not where memory fails too: which of the library's own tables have to be copied for direct I/O
+ * depends on where they lie, and so would which request gets no memory. */
 bool sim_disk_may_be_direct(const struct sim_disk *disk)
 {
-    return !(disk->run->unsupported & ASH_SIM_NO_DIRECT) && !disk->layers[0].odd;
+    return !(disk->run->unsupported & ASH_SIM_NO_DIRECT) && !disk->layers[0].odd &&
+           !sim_faults_have(disk->run, "no-memory");
 }
 
 int sim_disk_open(struct sim_disk *disk, uint32_t flags, struct ash_error *error)

@@ -107,6 +107,16 @@ bool sim_faults_choose(struct sim_run *run)
     return harmful;
 }
 
+bool sim_faults_have(const struct sim_run *run, const char *name)
+{
+    for (uint32_t i = 0; i < G_N_ELEMENTS(faults); i++) {
+        if (strcmp(faults[i].name, name) == 0) {
+            return (run->faults & 1u << i) != 0;
+        }
+    }
+    return false;
+}
+
 void sim_faults_begin(struct sim_run *run)
 {
     struct ash_sim_config config = calm(run);

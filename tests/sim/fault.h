@@ -14,6 +14,8 @@ struct sim_fault {
 
 /* Chooses this life's faults. Whether requests may fail. */
 bool sim_faults_choose(struct sim_run *run);
+/* Whether this life has the fault. */
+bool sim_faults_have(const struct sim_run *run, const char *name);
 /* From now on; until then there are none. */
 void sim_faults_begin(struct sim_run *run);
 /* No more, and what was held back goes on. */

@@ -78,5 +78,6 @@ void sim_run_seed(uint64_t seed, const struct sim_config *config, uint64_t *hash
         model_free(&run.disks[i].model);
     }
     ash_sim_world_free(run.world);
+    sim_machine_end();
     sim_current = NULL;
 }

@@ -80,6 +80,9 @@ struct sim_disk {
     uint32_t verbs_ever;
     bool resizing;
     bool reopening;
+    bool streaming;
+    struct ash_co_queue job_waiters;
+    bool streamed;  /* ever: the headers tell of the chain now, and not what it was made of */
     bool unsettled; /* after a cut, or a closing that failed: what was not flushed may be lost */
 };
 
@@ -152,6 +155,7 @@ void sim_trace_world(struct sim_run *run);
 /* machine.c: switching it on and off; running a function in a coroutine on it to its end. */
 void sim_boot(struct sim_run *run);
 void sim_halt(struct sim_run *run);
+void sim_machine_end(void);
 int sim_call(struct sim_run *run, int (*fn)(void *opaque), void *opaque);
 
 /* host.c */
@@ -160,6 +164,8 @@ void sim_memory_begin(struct sim_run *run);
 
 /* disk.c */
 void sim_disk_choose(struct sim_disk *disk);
+/* Whether the headers alone tell what the chain is made of. */
+bool sim_disk_told_by_headers(const struct sim_disk *disk);
 bool sim_disk_may_be_direct(const struct sim_disk *disk);
 ASH_CO_FN void sim_disk_create(struct sim_disk *disk);
 ASH_CO_FN int sim_disk_open(struct sim_disk *disk, uint32_t flags, struct ash_error *error);

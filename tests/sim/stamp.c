@@ -3,14 +3,16 @@
 #include <string.h>
 #include "util/assert.h"
 
-/* The eight bytes at offset index * 8. Neighbours differ, so that what moved is found. */
+/* The eight bytes at offset index * 8. They look like noise, but three of four values have the
+ * second half of each sector like the first, all but its last word: so they can be coded, and
+ * quickly. */
 static uint64_t word_at(uint64_t value, uint64_t index)
 {
     if (value == 0) {
         return 0;
     }
-    if (value % 4 != 0) {
-        return (value * UINT64_C(2654435761) & 0xffffffff) << 32 | (index & 0xffffffff);
+    if (value % 4 != 0 && index % 64 != 63) {
+        index &= ~UINT64_C(32);
     }
     uint64_t x = value << 40 ^ index;
     x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);

@@ -76,6 +76,12 @@ const struct sim_step sim_steps[] = {
      .draw = sim_draw_reopen,
      .run = sim_run_reopen},
     {.name = "close-and-open", .weight = 1, .exclusive = true, .run = sim_run_close},
+    {.name = "stream",
+     .weight = 2,
+     .legal = sim_legal_stream,
+     .draw = sim_draw_stream,
+     .run = sim_run_stream,
+     .may_end = sim_may_stream},
     {.name = "sleep", .weight = 3, .draw = sim_draw_sleep, .run = sim_run_sleep},
     {.name = NULL},
 };

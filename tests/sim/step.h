@@ -23,7 +23,9 @@ struct sim_op {
     void *memory;
     uint8_t *buffer; /* in it */
     uint64_t value;  /* of a write */
-    bool durable;    /* its disk makes it so when it ends; as far as was known when it began */
+    int result;      /* through a queue: what it ended with */
+    struct ash_co *waiter;
+    bool durable; /* its disk makes it so when it ends; as far as was known when it began */
     struct model_op model;
 
     /* A buffer that changes while it is written. */
@@ -93,5 +95,11 @@ ASH_CO_FN int sim_run_reopen(struct sim_op *op);
 ASH_CO_FN int sim_run_close(struct sim_op *op);
 bool sim_draw_sleep(struct sim_op *op);
 ASH_CO_FN int sim_run_sleep(struct sim_op *op);
+
+/* step_job.c */
+bool sim_legal_stream(const struct sim_op *op);
+bool sim_draw_stream(struct sim_op *op);
+ASH_CO_FN int sim_run_stream(struct sim_op *op);
+bool sim_may_stream(const struct sim_op *op, int ret);
 
 #endif

@@ -236,9 +236,52 @@ void sim_begin_flush(struct sim_op *op)
 
 /* --- carrying out --- */
 
+static void completed(void *opaque, const struct ash_cqe *cqe, uint32_t count)
+{
+    struct sim_op *op = opaque;
+    if (count != 1) {
+        sim_fail(op->run, "queue", "%u completions of one request", count);
+    }
+    op->result = cqe->result;
+    if (op->io.op == ASH_STATUS && cqe->result >= 0) {
+        op->status =
+            (struct ash_status){.flags = (uint32_t)cqe->result, .bytes = cqe->status_bytes};
+    }
+    ash_co_wake(op->waiter);
+}
+
+/* As a program does it. */
+ASH_CO_FN static int run_queued(struct sim_op *op)
+{
+    struct ash_queue *queue;
+    struct ash_req request = {.op = op->io.op,
+                              .flags = op->io.flags,
+                              .offset = op->io.offset,
+                              .bytes = op->io.bytes,
+                              .iov = op->io.iov.vec,
+                              .iov_count = op->io.iov.count};
+    if (ash_queue_new(op->disk->disk, 1, &queue, NULL) < 0) {
+        sim_fail(op->run, "queue", "cannot be made");
+    }
+    ash_queue_on_complete(queue, completed, op);
+    op->waiter = ash_co_self();
+    if (ash_queue_submit(queue, &request, 1) != 1) {
+        sim_fail(op->run, "queue", "takes no request");
+    }
+    ash_co_yield();
+    ash_queue_free(queue);
+    return op->result;
+}
+
 int sim_run_io(struct sim_op *op)
 {
-    int ret = ash_disk_io(op->disk->disk, &op->io);
+    bool can_be_queued = (op->io.flags & ~ASH_IO_PUBLIC_FLAGS) == 0;
+    int ret;
+    if (can_be_queued && ash_prng_chance(op->prng, 250)) {
+        ret = run_queued(op);
+    } else {
+        ret = ash_disk_io(op->disk->disk, &op->io);
+    }
     if (op->scribble_bytes > 0) {
         ash_timer_cancel(op->run->loop, &op->scribble);
     }

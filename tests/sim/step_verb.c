@@ -111,7 +111,7 @@ bool sim_may_pause(const struct sim_op *op, int ret)
 
 bool sim_legal_reopen(const struct sim_op *op)
 {
-    return !op->disk->reopening;
+    return !op->disk->reopening && !op->disk->streaming;
 }
 
 bool sim_draw_reopen(struct sim_op *op)
@@ -129,7 +129,7 @@ bool sim_draw_reopen(struct sim_op *op)
 }
 
 /* What a disk promises of its writes changes with it: weaker from the beginning, stronger at the
- * end. It flushes what was written before. */
+ * end. It flushes what was written before. Who wants to write meanwhile may be refused. */
 int sim_run_reopen(struct sim_op *op)
 {
     struct sim_disk *disk = op->disk;
@@ -141,7 +141,6 @@ int sim_run_reopen(struct sim_op *op)
     disk->reopening = true;
     disk->verbs++;
     disk->verbs_ever++;
-    disk->flags &= op->io.flags;
     disk->write_through &= op->mode;
     model_flush_begin(&disk->model, &flush);
     int ret = ash_disk_reopen(disk->disk, op->io.flags, op->mode, &error);
