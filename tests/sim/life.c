@@ -123,8 +123,13 @@ void sim_live(struct sim_run *run)
     sim_boot(run);
     sim_call(run, life, run);
     bool cut = ash_sim_power_is_cut(run->world);
-    /* What a failed flush lost is still read, and nobody could know of it in a later life. */
-    if (!cut && run->flush_failed) {
+    /* What a failed flush lost is still read, and what a failed closing did not flush; nobody could
+     * know of it in a later life. */
+    bool doubtful = run->flush_failed;
+    for (uint32_t i = 0; i < run->disk_count; i++) {
+        doubtful |= run->disks[i].unsettled;
+    }
+    if (!cut && doubtful) {
         ash_sim_power_cut(run->world, modes[sim_below(&prng, G_N_ELEMENTS(modes))]);
         cut = true;
     }
