@@ -199,6 +199,10 @@ int ash_qcow2_l1_grow(struct ash_node *node, uint64_t entries, struct ash_error 
         return ash_error_set(error, -EFBIG, "the L1 table would have more than %" PRIu64 " entries",
                              (uint64_t)(QCOW2_L1_BYTES_MAX / 8));
     }
+    ret = ash_qcow2_before_update(node);
+    if (ret < 0) {
+        return ash_error_errno(error, ret, "cannot make the L1 table longer");
+    }
     ash_co_mutex_lock(&s->l2_lock);
     while (ret == 0 && s->l1.moved) {
         ret = ash_qcow2_flush(node);

@@ -265,6 +265,19 @@ LIFE_TEST(an_image_that_cannot_be_reopened_read_only_can_be_written_as_before)
     assert_int_equal(close_disk(), 0);
 }
 
+/* The refcounts of the new L1 table are not written yet, and its place is. */
+LIFE_TEST(a_longer_l1_table_with_lazy_refcounts_makes_the_image_dirty)
+{
+    uint8_t head[80] = {0};
+    assert_int_equal(rig_create(&rig, "image", 65536, "cluster_size=512,lazy_refcounts=on"), 0);
+    assert_int_equal(open_disk(ASH_NODE_WRITE), 0);
+    assert_int_equal(ash_co_disk_resize(disk, 131072, 0, ASH_PREALLOC_OFF, &error), 0);
+    assert_int_equal(ash_sim_file_read(rig.world, "image", 0, head, sizeof(head)), 0);
+    assert_int_equal(head[79] & 1, 1);
+    assert_int_equal(close_disk(), 0);
+    expect_sound();
+}
+
 LIFE_TEST(new_backing_strings_are_found_after_reopening)
 {
     uint8_t base[512] = {0};
@@ -310,6 +323,7 @@ int main(void)
         RUN(reading_an_image_changes_no_byte),
         RUN(an_image_reopened_read_only_and_back_keeps_its_data),
         RUN(an_image_that_cannot_be_reopened_read_only_can_be_written_as_before),
+        RUN(a_longer_l1_table_with_lazy_refcounts_makes_the_image_dirty),
         RUN(new_backing_strings_are_found_after_reopening),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
