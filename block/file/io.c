@@ -177,19 +177,27 @@ int ash_file_discard(struct ash_node *node, const struct ash_io *io)
     return ret;
 }
 
-/* A range that lies within the file. */
+/* A range that lies within the file. Where a file system cannot zero a range in place (tmpfs), a
+ * hole to which space is given again does as well, but not on a device. */
 ASH_CO_FN static int zero_inside(struct ash_file_node *state, uint64_t offset, uint64_t bytes,
                                  bool unmap)
 {
+    const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    int ret = -ENOTSUP;
     if (unmap) {
-        int ret = allocate(state->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes,
-                           &state->no_punch);
-        if (ret != -ENOTSUP) {
-            return ret;
+        ret = allocate(state->file, punch, offset, bytes, &state->no_punch);
+    }
+    if (ret == -ENOTSUP) {
+        ret = allocate(state->file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, bytes,
+                       &state->no_zero_range);
+    }
+    if (ret == -ENOTSUP && !unmap && !state->about.block_device && !state->no_allocate) {
+        ret = allocate(state->file, punch, offset, bytes, &state->no_punch);
+        if (ret == 0) {
+            ret = allocate(state->file, FALLOC_FL_KEEP_SIZE, offset, bytes, &state->no_allocate);
         }
     }
-    return allocate(state->file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, bytes,
-                    &state->no_zero_range);
+    return ret;
 }
 
 /* A range that reaches beyond the end. With UNMAP what appears is a hole; otherwise space is set

@@ -472,10 +472,19 @@ CO_TEST(one_way_to_zero_stands_in_for_the_other)
     bare_close(&bare);
 
     open_file(8192, ASH_NODE_WRITE);
-    config.unsupported = ASH_SIM_NO_ZERO_RANGE;
+    config.unsupported = ASH_SIM_NO_ZERO_RANGE | ASH_SIM_NO_ALLOCATE;
     ash_sim_world_configure(world, &config);
     /* Without UNMAP the space has to stay. */
     assert_int_equal(bare_io(&bare, ASH_ZERO, 0, NULL, 4096, 0), -ENOTSUP);
+    bare_close(&bare);
+
+    open_file(8192, ASH_NODE_WRITE);
+    config.unsupported = ASH_SIM_NO_ZERO_RANGE;
+    ash_sim_world_configure(world, &config);
+    int64_t allocated = ash_sim_file_allocated_bytes(world, "a");
+    assert_int_equal(bare_io(&bare, ASH_ZERO, 0, NULL, 4096, 0), 0);
+    expect_bytes(0, 4096, 0);
+    assert_int_equal(ash_sim_file_allocated_bytes(world, "a"), allocated);
     assert_int_equal(bare_io(&bare, ASH_ZERO, 8192, NULL, 4096, 0), 0);
     assert_int_equal(bare.node.size_bytes, 12288);
     expect_bytes(8192, 4096, 0);
