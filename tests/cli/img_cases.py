@@ -168,6 +168,9 @@ map
 map --output=xml data.raw
 map --output=json data.raw
 map data.raw
+map odd.raw
+map --output=json odd.raw
+map --output=json -l 100 -s 950 odd.raw
 map base.qcow2
 map --output=json base.qcow2
 map top.qcow2
@@ -443,6 +446,8 @@ measure -O qcow2 old.qcow2
 measure -O qcow2 data.raw
 measure -O qcow2 odd.raw
 measure -O qcow2 -o cluster_size=512 onraw.qcow2
+measure -O qcow2 -o compat=0.10 base.qcow2
+measure -O qcow2 -o compat=1.1 --output=json base.qcow2
 measure -O raw data.raw
 measure -O raw base.qcow2
 measure -U -O qcow2 base.qcow2

@@ -93,9 +93,15 @@ int ash_tool_status(struct ash_disk *disk, const struct ash_node *base, uint64_t
     if (offset >= end) {
         status->flags = ASH_STATUS_ZERO | ASH_STATUS_EOF;
         status->bytes = bytes;
+        if (offset < ash_align_up(end, SECTOR_BYTES)) {
+            /* The rest of the last sector is a hole of the image itself. */
+            status->flags |= ASH_STATUS_ALLOCATED | ASH_STATUS_OFFSET;
+            status->bytes = ASH_MIN(bytes, ash_align_up(end, SECTOR_BYTES) - offset);
+            status->host_offset = offset;
+            status->host = status->node;
+        }
         return 0;
     }
-    uint64_t wanted = bytes;
     bytes = ASH_MIN(bytes, end - offset);
     int ret;
     if (base != NULL) {
@@ -108,10 +114,6 @@ int ash_tool_status(struct ash_disk *disk, const struct ash_node *base, uint64_t
                             .bytes = bytes,
                             .status = status};
         ret = ash_disk_io(disk, &io);
-    }
-    if (ret == 0 && (status->flags & ASH_STATUS_DATA) != 0 && offset + status->bytes >= end) {
-        /* The rest of the last sector counts as what lies before it. */
-        status->bytes = ASH_MIN(wanted, ash_align_up(end, SECTOR_BYTES) - offset);
     }
     return ret;
 }

@@ -20,8 +20,15 @@ struct measure {
     uint64_t bytes;
 };
 
+/* Compatibility levels without bitmaps. */
+static bool is_old(const char *compat)
+{
+    return compat != NULL && (strcmp(compat, "0.10") == 0 || strcmp(compat, "v2") == 0);
+}
+
 /* Whether source and target can hold dirty bitmaps: then the output has a line for them. */
-ASH_CO_FN static bool holds_bitmaps(struct ash_node *node, const struct ash_driver *format)
+ASH_CO_FN static bool holds_bitmaps(struct ash_node *node, const struct ash_driver *format,
+                                    const json_t *options)
 {
     if (node == NULL || node->driver != format || strcmp(format->name, "qcow2") != 0) {
         return false;
@@ -29,7 +36,7 @@ ASH_CO_FN static bool holds_bitmaps(struct ash_node *node, const struct ash_driv
     json_t *info = ash_image_info(node);
     json_t *data = json_object_get(json_object_get(info, "format-specific"), "data");
     const char *compat = json_string_value(json_object_get(data, "compat"));
-    bool holds = compat != NULL && strcmp(compat, "0.10") != 0;
+    bool holds = !is_old(compat) && !is_old(json_string_value(json_object_get(options, "compat")));
     json_decref(info);
     return holds;
 }
@@ -76,7 +83,8 @@ ASH_CO_FN static int measure_co(void *opaque)
     if (ret < 0) {
         ash_tool_error("%s", error.message[0] != '\0' ? error.message : strerror(-ret));
     } else {
-        print_measure(measure, &result, holds_bitmaps(node, measure->driver));
+        print_measure(measure, &result,
+                      holds_bitmaps(node, measure->driver, measure->options.list));
     }
     if (disk != NULL && ash_tool_close(disk, measure->image.filename) < 0) {
         ret = -EIO;
