@@ -19,6 +19,8 @@ What no script does (script_draw.py keeps to it), because there we differ on pur
   answer reaches the end of the image, which depends on how far its answers happen to go;
 - have a raw image as a backing file whose length is no multiple of 512: QEMU counts the rest of the last
   sector as its own, we as the overlay's;
+- make an image anew over an existing one: if that fails, QEMU has removed the old one, and we keep it;
+- zero quickly (write -z -n) in version 2, which has no zero clusters: QEMU refuses more often;
 - fail a convert by its last option (-t): QEMU may have made the target by then;
 - measure with compat=v2 or v3: QEMU creates with these names but does not know them there;
 - start two asynchronous requests that overlap: what they leave behind is not defined."""

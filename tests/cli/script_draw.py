@@ -103,11 +103,6 @@ class Drawer:
         return self.rng.choice(self.images[-3:] if self.images and not self.chance(3) else self.images)
 
     def new_name(self, fmt):
-        if self.images and self.chance(12):
-            name = self.any().name
-            if name.endswith(fmt) and not any(image.backing and name == image.backing.name
-                                              for image in self.images):
-                return name
         self.names += 1
         return f'{chr(96 + self.names)}.{fmt}'
 
@@ -407,7 +402,8 @@ class Session:
 
     def zero(self):
         self.image.zeroed = not self.read_only or self.image.zeroed
-        self.say('write -z', self.flag('-u', '-f', '-n', '-q', '-u -f'), *self.range())
+        fast = '-n' if self.image.version == 3 else ''
+        self.say('write -z', self.flag('-u', '-f', fast, '-q', '-u -f'), *self.range())
 
     def vector(self):
         offset, length = self.range()
