@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Compressed clusters: raw deflate with a window of 4 KiB, and zstd.
  *
- * Runs on worker threads, several at once for one node. Of the node it reads what does not change
- * while it is open, and the contexts: making a context costs more than coding a cluster, so a few
- * are kept in slots that a thread empties and fills by atomic exchange.
+ * Runs on worker threads, several at once for one node. Of the node it reads nothing but its
+ * coders, which do not change while it is open: the header does, on the owner's thread. Making a
+ * context costs more than coding a cluster, so a few are kept in slots that a thread empties and
+ * fills by atomic exchange.
  *
  * Invariants:
  *  1. Decoding fills exactly the cluster or fails with -EIO; it never reads beyond `in_bytes` (the
@@ -26,15 +27,18 @@
 #define INFLATE_WINDOW_BITS (-15)
 
 struct ash_qcow2_coders {
+    uint8_t compression; /* as in the header; constant */
     _Atomic(z_stream *) deflaters[SLOTS];
     _Atomic(z_stream *) inflaters[SLOTS];
     _Atomic(ZSTD_CCtx *) compressors[SLOTS];
     _Atomic(ZSTD_DCtx *) decompressors[SLOTS];
 };
 
-struct ash_qcow2_coders *ash_qcow2_coders_new(void)
+struct ash_qcow2_coders *ash_qcow2_coders_new(uint8_t compression)
 {
-    return g_new0(struct ash_qcow2_coders, 1);
+    struct ash_qcow2_coders *coders = g_new0(struct ash_qcow2_coders, 1);
+    coders->compression = compression;
+    return coders;
 }
 
 static void deflater_free(z_stream *stream)
@@ -219,20 +223,20 @@ static int zstd_decompress_cluster(struct ash_qcow2_coders *coders, const void *
 int ash_qcow2_encode(const struct ash_node *node, const void *in, size_t in_bytes, void *out,
                      size_t out_bytes)
 {
-    const struct ash_qcow2_state *state = qcow2_state(node);
-    if (state->header.fields.compression == QCOW2_COMPRESSION_ZSTD) {
-        return zstd_compress_cluster(state->coders, in, in_bytes, out, out_bytes);
+    struct ash_qcow2_coders *coders = qcow2_state(node)->coders;
+    if (coders->compression == QCOW2_COMPRESSION_ZSTD) {
+        return zstd_compress_cluster(coders, in, in_bytes, out, out_bytes);
     }
-    return deflate_cluster(state->coders, in, in_bytes, out, out_bytes);
+    return deflate_cluster(coders, in, in_bytes, out, out_bytes);
 }
 
 int ash_qcow2_decode(const struct ash_node *node, const struct ash_extent *extent, const void *in,
                      size_t in_bytes, void *out, size_t out_bytes)
 {
-    const struct ash_qcow2_state *state = qcow2_state(node);
+    struct ash_qcow2_coders *coders = qcow2_state(node)->coders;
     (void)extent;
-    if (state->header.fields.compression == QCOW2_COMPRESSION_ZSTD) {
-        return zstd_decompress_cluster(state->coders, in, in_bytes, out, out_bytes);
+    if (coders->compression == QCOW2_COMPRESSION_ZSTD) {
+        return zstd_decompress_cluster(coders, in, in_bytes, out, out_bytes);
     }
-    return inflate_cluster(state->coders, in, in_bytes, out, out_bytes);
+    return inflate_cluster(coders, in, in_bytes, out, out_bytes);
 }

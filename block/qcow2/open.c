@@ -64,6 +64,7 @@ static void set_geometry(struct ash_qcow2_state *s)
     s->csize_shift = 62 - (s->cluster_bits - 8);
     s->csize_mask = (UINT64_C(1) << (s->cluster_bits - 8)) - 1;
     s->coffset_mask = (UINT64_C(1) << s->csize_shift) - 1;
+    s->coders = ash_qcow2_coders_new(f->compression);
 }
 
 ASH_CO_FN static int load_tables(struct ash_node *node, struct ash_error *error)
@@ -129,7 +130,6 @@ static void init_state(struct ash_node *node)
     ash_co_queue_init(&s->batch_waiters);
     ash_co_queue_init(&s->background_waiters);
     ash_co_queue_init(&s->reclaim_waiters);
-    s->coders = ash_qcow2_coders_new();
     s->drops_new = g_array_new(FALSE, FALSE, sizeof(struct qcow2_drop));
     s->drops_batch = g_array_new(FALSE, FALSE, sizeof(struct qcow2_drop));
     s->drops_stable = g_array_new(FALSE, FALSE, sizeof(struct qcow2_drop));

@@ -562,7 +562,7 @@ ASH_CO_FN int ash_qcow2_prepare_coded(struct ash_node *node, uint64_t offset, ui
                                       uint32_t coded_bytes, struct ash_placement *placement);
 
 /* compress.c */
-struct ash_qcow2_coders *ash_qcow2_coders_new(void);
+struct ash_qcow2_coders *ash_qcow2_coders_new(uint8_t compression);
 void ash_qcow2_coders_free(struct ash_qcow2_coders *coders);
 int ash_qcow2_encode(const struct ash_node *node, const void *in, size_t in_bytes, void *out,
                      size_t out_bytes);

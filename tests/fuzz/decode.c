@@ -40,8 +40,8 @@ void fuzz_one(const uint8_t *data, size_t bytes)
     struct ash_qcow2_state *state = g_new0(struct ash_qcow2_state, 1);
     struct ash_node node = {.state = state};
     size_t unit = (size_t)512 << (head >> 1 & 7);
-    state->header.fields.compression = head & 1 ? QCOW2_COMPRESSION_ZSTD : QCOW2_COMPRESSION_ZLIB;
-    state->coders = ash_qcow2_coders_new();
+    state->coders =
+        ash_qcow2_coders_new(head & 1 ? QCOW2_COMPRESSION_ZSTD : QCOW2_COMPRESSION_ZLIB);
 
     uint8_t *out = g_malloc(unit);
     uint8_t *again = g_malloc(unit);
