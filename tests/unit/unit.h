@@ -1,12 +1,26 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What every unit test includes: cmocka in the order it wants. */
+/* What every unit test includes: cmocka in the order it wants, and whether valgrind runs it. */
 #ifndef ASH_TESTS_UNIT_H
 #define ASH_TESTS_UNIT_H
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#ifdef ASH_HAVE_VALGRIND
+#include <valgrind/valgrind.h>
+#endif
+
+/* Its processor and its kernel are not quite the real ones. A test that skips for it says why. */
+static inline bool under_valgrind(void)
+{
+#ifdef ASH_HAVE_VALGRIND
+    return RUNNING_ON_VALGRIND;
+#else
+    return false;
+#endif
+}
 
 #endif
