@@ -54,13 +54,13 @@ print(*sorted({os.path.relpath(t["cmd"][0], top) for t in json.load(sys.stdin)
                if suite in [s.split(":")[-1] for s in t["suite"]]}))' "$1" "$2"
 }
 
-# count DIRECTORY RESULT...: how many tests of the last run ended so.
+# count DIRECTORY RESULT...: how many tests of the last run ended so. Its log is named after the wrapper, too.
 count()
 {
-    local log=$1/meson-logs/testlog.json pattern
+    local dir=$1 pattern
     shift
     pattern=$(printf '|%s' "$@")
-    grep -Ec "\"result\": \"(${pattern#|})\"" "$log" || true
+    cat "$dir"/meson-logs/testlog*.json | grep -Ec "\"result\": \"(${pattern#|})\"" || true
 }
 
 # run_tests DIRECTORY [MESON-TEST-OPTION...]: runs them and adds to the counts.
@@ -68,9 +68,9 @@ run_tests()
 {
     local dir=$1 status=0 bad
     shift
-    rm -f "$dir"/meson-logs/testlog.json
+    rm -f "$dir"/meson-logs/testlog*.json
     "${unrandomised[@]}" meson test -C "$dir" --no-rebuild --print-errorlogs "$@" </dev/null || status=$?
-    if [ ! -f "$dir/meson-logs/testlog.json" ]; then
+    if ! compgen -G "$dir/meson-logs/testlog*.json" >/dev/null; then
         echo "tests/run: meson test ran nothing in $dir"
         failed=$((failed + 1))
         return
