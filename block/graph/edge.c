@@ -46,7 +46,9 @@ struct ash_edge *ash_edge_new(struct ash_node *parent, struct ash_node *child, c
 void ash_edge_free(struct ash_edge *edge)
 {
     if (edge->parent != NULL) {
-        *role_slot(edge->parent, edge->role) = NULL;
+        struct ash_edge **slot = role_slot(edge->parent, edge->role);
+        ash_assert(slot != NULL);
+        *slot = NULL;
         ash_list_remove(&edge->parent_link);
     }
     ash_list_remove(&edge->child_link);

@@ -11,7 +11,6 @@
 
 struct source {
     struct ash_node *node; /* NULL: an empty image */
-    uint64_t bytes;
     int error; /* of the first failure */
 };
 
@@ -53,7 +52,7 @@ int ash_image_measure(struct ash_loop *loop, const char *format, const json_t *o
                       struct ash_error *error)
 {
     const struct ash_driver *driver = ash_driver_find(format);
-    struct source from = {.node = source, .bytes = bytes};
+    struct source from = {.node = source};
     (void)loop;
     if (driver == NULL) {
         return ash_error_set(error, -EINVAL, "Unknown file format '%s'", format);
