@@ -5,8 +5,8 @@
 
 passed=0 failed=0 skipped=0
 
-# Address-space randomisation of more bits than the sanitizers of clang 14 expect makes them fail by chance, so
-# it is off where that is allowed.
+# Address-space randomisation of more bits than the sanitizers of clang 14 expect makes them fail by
+# chance, so it is off where that is allowed.
 unrandomised=()
 if setarch "$(uname -m)" -R true 2>/dev/null; then
     unrandomised=(setarch "$(uname -m)" -R)
