@@ -46,6 +46,9 @@ void ash_options_init(const struct ash_option *table, void *target)
         case ASH_OPTION_TYPE_ENUM:
             *(int *)field = (int)option->def;
             break;
+        case ASH_OPTION_TYPE_JSON:
+            *(json_t **)field = NULL;
+            break;
         }
     }
 }
@@ -162,16 +165,51 @@ static int take_one(const struct ash_option *option, const json_t *value, void *
         return take_string(option, value, field, error);
     case ASH_OPTION_TYPE_ENUM:
         return take_enum(option, value, field, error);
+    case ASH_OPTION_TYPE_JSON:
+        json_decref(*(json_t **)field);
+        *(json_t **)field = json_deep_copy(value);
+        return 0;
     }
     ash_assert(false);
     return -EINVAL;
+}
+
+/* The object that holds a key of this name, and the key: of "a.b", the object a, which becomes the
+ * caller's own copy in `object`. NULL: there is none. */
+static json_t *holder_of(json_t *object, const char *name, const char **key)
+{
+    const char *dot = strchr(name, '.');
+    *key = dot != NULL ? dot + 1 : name;
+    if (dot == NULL) {
+        return object;
+    }
+    g_autofree char *outer = g_strndup(name, (gsize)(dot - name));
+    json_t *inner = json_object_get(object, outer);
+    if (!json_is_object(inner) || json_object_get(inner, *key) == NULL) {
+        return NULL;
+    }
+    inner = json_copy(inner);
+    json_object_set_new(object, outer, inner);
+    return inner;
+}
+
+/* Takes the key away, and what it leaves empty. */
+static void remove_key(json_t *object, json_t *holder, const char *name, const char *key)
+{
+    json_object_del(holder, key);
+    if (holder != object && json_object_size(holder) == 0) {
+        g_autofree char *outer = g_strndup(name, (gsize)(key - name - 1));
+        json_object_del(object, outer);
+    }
 }
 
 int ash_options_take(const struct ash_option *table, json_t *object, void *target,
                      struct ash_error *error)
 {
     for (const struct ash_option *option = table; option->name != NULL; option++) {
-        json_t *value = json_object_get(object, option->name);
+        const char *key;
+        json_t *holder = holder_of(object, option->name, &key);
+        json_t *value = holder != NULL ? json_object_get(holder, key) : NULL;
         if (value == NULL) {
             continue;
         }
@@ -179,7 +217,7 @@ int ash_options_take(const struct ash_option *table, json_t *object, void *targe
         if (ret < 0) {
             return ret;
         }
-        json_object_del(object, option->name);
+        remove_key(object, holder, option->name, key);
     }
     return 0;
 }
@@ -202,6 +240,10 @@ void ash_options_clear(const struct ash_option *table, void *target)
         if (option->type == ASH_OPTION_TYPE_STRING) {
             char **field = field_of(option, target);
             g_free(*field);
+            *field = NULL;
+        } else if (option->type == ASH_OPTION_TYPE_JSON) {
+            json_t **field = field_of(option, target);
+            json_decref(*field);
             *field = NULL;
         }
     }

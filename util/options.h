@@ -18,10 +18,11 @@ enum ash_option_type {
     ASH_OPTION_TYPE_UINT,   /* uint64_t */
     ASH_OPTION_TYPE_STRING, /* char *, g_malloc'ed or NULL */
     ASH_OPTION_TYPE_ENUM,   /* int: index into `values` */
+    ASH_OPTION_TYPE_JSON,   /* json_t *, a reference or NULL: lists and objects as they stand */
 };
 
 struct ash_option {
-    const char *name;   /* NULL ends the table */
+    const char *name;   /* NULL ends the table; "a.b" is the key b in the object a */
     enum ash_option_type type;
     size_t offset;      /* of the field in the target struct */
     uint64_t def;       /* default; for enums the index, for bools 0 or 1; strings: NULL */
@@ -41,6 +42,8 @@ struct ash_option {
 #define ASH_OPTION_ENUM(name_, type_, field_, values_, ...)                                        \
     {.name = (name_), .type = ASH_OPTION_TYPE_ENUM, .offset = offsetof(type_, field_),             \
      .values = (values_), __VA_ARGS__}
+#define ASH_OPTION_JSON(name_, type_, field_, ...)                                                 \
+    {.name = (name_), .type = ASH_OPTION_TYPE_JSON, .offset = offsetof(type_, field_), __VA_ARGS__}
 #define ASH_OPTION_END {.name = NULL}
 
 /* Fills `target` with the defaults. */
@@ -56,7 +59,7 @@ int ash_options_take(const struct ash_option *table, json_t *object, void *targe
  * ("Block format 'raw'"). */
 int ash_options_refuse_rest(json_t *object, const char *what, struct ash_error *error);
 
-/* Frees the strings that ash_options_take() stored. */
+/* Frees the strings, and drops the JSON, that ash_options_take() stored. */
 void ash_options_clear(const struct ash_option *table, void *target);
 
 #endif

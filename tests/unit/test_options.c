@@ -15,6 +15,9 @@ struct target {
     uint64_t bits;
     char *filename;
     int preallocation;
+    uint64_t inner_size;
+    bool inner_lazy;
+    json_t *rules;
 };
 
 static const char *const preallocations[] = {"off", "metadata", "falloc", "full", NULL};
@@ -27,6 +30,9 @@ static const struct ash_option table[] = {
     ASH_OPTION_UINT("bits", struct target, bits, .def = 16, .min = 1, .max = 64),
     ASH_OPTION_STRING("filename", struct target, filename),
     ASH_OPTION_ENUM("preallocation", struct target, preallocation, preallocations, .def = 1),
+    ASH_OPTION_SIZE("inner.size", struct target, inner_size, .def = 3),
+    ASH_OPTION_BOOL("inner.lazy", struct target, inner_lazy, .def = 0),
+    ASH_OPTION_JSON("rules", struct target, rules),
     ASH_OPTION_END,
 };
 
@@ -221,10 +227,53 @@ static void unknown_keys_stay_and_the_first_is_refused_by_name(void **state)
     json_decref(object);
 }
 
+static void a_dotted_name_is_a_key_in_an_object(void **state)
+{
+    (void)state;
+    take("{\"inner\": {\"size\": 12, \"lazy\": true}}");
+    assert_int_equal(target.inner_size, 12);
+    assert_true(target.inner_lazy);
+    take("inner.size=13,inner.lazy=off");
+    assert_int_equal(target.inner_size, 13);
+    assert_false(target.inner_lazy);
+}
+
+static void what_is_unknown_in_an_object_stays_there(void **state)
+{
+    (void)state;
+    json_t *inner = json_pack("{s:i, s:i}", "size", 14, "other", 1);
+    json_t *object = json_pack("{s:O}", "inner", inner);
+    assert_int_equal(ash_options_take(table, object, &target, NULL), 0);
+    assert_int_equal(target.inner_size, 14);
+    assert_int_equal(json_object_size(json_object_get(object, "inner")), 1);
+    assert_int_equal(json_object_size(inner), 2); /* it may be somebody else's too */
+    assert_int_equal(ash_options_refuse_rest(object, "A table", NULL), -EINVAL);
+    json_decref(object);
+    object = json_pack("{s:i}", "inner", 5);
+    assert_int_equal(ash_options_take(table, object, &target, NULL), 0);
+    assert_int_equal(json_object_size(object), 1);
+    json_decref(object);
+    json_decref(inner);
+}
+
+static void json_is_taken_as_it_stands(void **state)
+{
+    (void)state;
+    assert_null(target.rules);
+    take("{\"rules\": [1]}");
+    take("{\"rules\": [{\"a\": 1}, {\"b\": [2]}]}");
+    json_t *expected = json_loads("[{\"a\": 1}, {\"b\": [2]}]", 0, NULL);
+    assert_true(json_equal(target.rules, expected));
+    json_decref(expected);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        TEST(a_dotted_name_is_a_key_in_an_object),
+        TEST(what_is_unknown_in_an_object_stays_there),
+        TEST(json_is_taken_as_it_stands),
         TEST(defaults_fill_the_target),
         TEST(json_types_are_taken),
         TEST(text_is_taken_for_every_type),
