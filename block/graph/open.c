@@ -29,7 +29,8 @@ ASH_CO_FN static int open_layer(struct ash_loop *loop, const json_t *description
 static uint32_t flags_of_child(uint32_t flags, enum ash_role role)
 {
     uint32_t inherited = ASH_NODE_DIRECT | ASH_NODE_NO_FLUSH | ASH_NODE_FORCE_SHARE |
-                         ASH_NODE_NO_LOCK | ASH_NODE_HEADER_URLS | ASH_NODE_AUTO_READ_ONLY;
+                         ASH_NODE_NO_LOCK | ASH_NODE_HEADER_URLS | ASH_NODE_AUTO_READ_ONLY |
+                         ASH_NODE_NO_BACKING;
     uint32_t child = (flags & inherited) | ASH_NODE_DISCARD;
     if (role == ASH_ROLE_BACKING) {
         return child | ASH_NODE_AUTO_READ_ONLY | ASH_NODE_BACKING_FILE;
@@ -408,6 +409,43 @@ ASH_CO_FN static int open_below(struct ash_node *node, struct ash_node **next, G
     return attach_backing(node, backing, error);
 }
 
+/* Collects what may have a chain below it: of a layer that was opened just now, the top or what the
+ * top stands on through "file", as below a filter. */
+static void collect(GPtrArray *overlays, struct ash_node *layer)
+{
+    for (struct ash_node *node = layer; node != NULL && !node->open;
+         node = node->file != NULL ? node->file->child : NULL) {
+        if (node->driver->backing) {
+            g_ptr_array_add(overlays, node);
+        }
+    }
+}
+
+/* Opens what is below the top and the layers found on the way. */
+ASH_CO_FN static int open_chain(struct ash_node *top, struct ash_error *error)
+{
+    GHashTable *seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    GPtrArray *overlays = g_ptr_array_new();
+    int ret = check_repeated(seen, top, error);
+    collect(overlays, top);
+    for (unsigned depth = 0; ret == 0 && overlays->len > 0; depth++) {
+        if (depth >= ASH_CHAIN_DEPTH_MAX) {
+            ret = ash_error_set(error, -ELOOP, "The backing chain of '%s' is longer than %d",
+                                top->filename, ASH_CHAIN_DEPTH_MAX);
+            break;
+        }
+        struct ash_node *below;
+        struct ash_node *node = g_ptr_array_remove_index(overlays, overlays->len - 1);
+        ret = open_below(node, &below, seen, error);
+        if (ret == 0 && below != NULL) {
+            collect(overlays, below);
+        }
+    }
+    g_ptr_array_free(overlays, TRUE);
+    g_hash_table_destroy(seen);
+    return ret;
+}
+
 int ash_node_open(struct ash_loop *loop, const json_t *description, uint32_t flags,
                   struct ash_node **result, struct ash_error *error)
 {
@@ -417,18 +455,7 @@ int ash_node_open(struct ash_loop *loop, const json_t *description, uint32_t fla
     if (ret < 0) {
         return ret;
     }
-    GHashTable *seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    ret = check_repeated(seen, top, error);
-    struct ash_node *node = top;
-    for (unsigned depth = 0; ret == 0 && node != NULL; depth++) {
-        if (depth >= ASH_CHAIN_DEPTH_MAX) {
-            ret = ash_error_set(error, -ELOOP, "The backing chain of '%s' is longer than %d",
-                                top->filename, ASH_CHAIN_DEPTH_MAX);
-            break;
-        }
-        ret = open_below(node, &node, seen, error);
-    }
-    g_hash_table_destroy(seen);
+    ret = open_chain(top, error);
     if (ret < 0) {
         ash_node_unref(top);
         return ret;

@@ -622,6 +622,39 @@ CORE_TEST(a_backing_file_that_is_replaced_is_read_from_then_on)
     assert_int_equal(ash_node_unref(other), 0);
 }
 
+/* A chain begins below a filter as well, whether the filter is the top or stands in a chain. */
+CORE_TEST(what_stands_below_a_filter_has_its_own_chain)
+{
+    (void)opaque;
+    static const char *const descriptions[] = {
+        "{'driver':'test-filter','file':{'driver':'test-map','file':{'driver':'file',"
+        "'filename':'low'}}}",
+        "{'driver':'test-map','file':{'driver':'file','filename':'top'},'backing':"
+        "{'driver':'test-filter','file':{'driver':'test-map','file':{'driver':'file',"
+        "'filename':'low'}}}}",
+    };
+    struct ash_disk *disk;
+    chain_image(core, "base", 16 * UNIT, UNIT, NULL, NULL);
+    chain_image(core, "low", 16 * UNIT, UNIT, "base", "test-map");
+    chain_image(core, "top", 16 * UNIT, UNIT, NULL, NULL);
+    json_t *base = json_pack("{s:s, s:{s:s, s:s}}", "driver", "test-map", "file", "driver", "file",
+                             "filename", "base");
+    assert_int_equal(ash_co_disk_open(core->loop, base, ASH_NODE_WRITE, &disk, NULL), 0);
+    json_decref(base);
+    put(disk, 0, 4 * UNIT, 5);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(descriptions); i++) {
+        char *text = g_strdup(descriptions[i]);
+        json_t *description = json_loads(g_strdelimit(text, "'", '"'), 0, NULL);
+        assert_non_null(description);
+        assert_int_equal(ash_co_disk_open(core->loop, description, 0, &disk, NULL), 0);
+        expect(disk, 0, 4 * UNIT, 5);
+        assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+        json_decref(description);
+        g_free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -648,6 +681,7 @@ int main(void)
         cmocka_unit_test(what_walks_found_beyond_a_new_end_is_forgotten),
         cmocka_unit_test(a_backing_file_that_is_replaced_is_read_from_then_on),
         cmocka_unit_test(a_filter_in_the_chain_is_not_passed_by),
+        cmocka_unit_test(what_stands_below_a_filter_has_its_own_chain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
