@@ -10,6 +10,7 @@ extern const struct ash_driver ash_driver_null_co;
 
 extern const struct ash_driver ash_driver_qcow2;
 extern const struct ash_driver ash_driver_raw;
+extern const struct ash_driver ash_driver_throttle;
 
 const struct ash_driver *const ash_drivers[] = {
     &ash_driver_file,
@@ -19,5 +20,6 @@ const struct ash_driver *const ash_drivers[] = {
     &ash_driver_null_co,
     &ash_driver_qcow2,
     &ash_driver_raw,
+    &ash_driver_throttle,
     NULL,
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What filters share: a filter is as long as its child, has its limits, and changes length with it.
- */
+/* What filters share: a filter is as long as its child, has its limits, and changes length with it. A
+ * length that is no multiple of the child's blocks leaves padding to the child. */
 #ifndef ASH_BLOCK_FILTER_FILTER_H
 #define ASH_BLOCK_FILTER_FILTER_H
 

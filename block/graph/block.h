@@ -18,6 +18,8 @@ struct ash_block {
     struct ash_co_mutex plans; /* one plan at a time, from solving to commit */
     struct ash_list pauses;    /* of struct ash_pause */
     struct ash_co_queue pausers;
+    uint32_t hurrying;      /* who pauses and has found somebody busy */
+    struct ash_list hurries; /* of struct ash_hurry */
 };
 
 /* Made by the first call on the loop. */

@@ -42,6 +42,7 @@ struct ash_block *ash_block_of(struct ash_loop *loop)
         ash_co_mutex_init(&block->plans);
         ash_list_init(&block->pauses);
         ash_co_queue_init(&block->pausers);
+        ash_list_init(&block->hurries);
         ash_budget_init(&block->budget, loop->metadata_bytes_max);
         loop->block = block;
         loop->block_free = block_free;

@@ -159,6 +159,22 @@ void ash_pause_end(struct ash_pause *pause)
     ash_co_queue_wake_all(&ash_block_of(pause->loop)->pausers); /* who would cover the same */
 }
 
+static void look_paused(struct ash_user *user, bool of_node, void *opaque)
+{
+    bool *paused = opaque;
+    (void)of_node;
+    *paused |= user->pauses > 0;
+}
+
+bool ash_node_hurried(const struct ash_node *node)
+{
+    bool paused = false;
+    if (ash_unlikely(ash_block_of(node->loop)->hurrying > 0)) {
+        for_each_user(node, look_paused, &paused);
+    }
+    return paused;
+}
+
 static void assert_user_quiet(struct ash_user *user, bool of_node, void *opaque)
 {
     (void)opaque;

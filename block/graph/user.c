@@ -49,14 +49,38 @@ void ash_quiet_wait_begin(struct ash_quiet_wait *wait, struct ash_loop *loop, ui
     ash_loop_assert_owner(loop);
     wait->loop = loop;
     wait->expired = false;
+    wait->hurries = false;
     ash_timer_init(&wait->timer, expire);
     if (deadline_ns != UINT64_MAX) {
         ash_timer_set(loop, &wait->timer, deadline_ns);
     }
 }
 
+void ash_hurry_add(struct ash_loop *loop, struct ash_hurry *hurry)
+{
+    ash_list_push_back(&ash_block_of(loop)->hurries, &hurry->link);
+}
+
+void ash_hurry_remove(struct ash_hurry *hurry)
+{
+    ash_list_remove(&hurry->link);
+}
+
+static void tell_hurries(struct ash_quiet_wait *wait)
+{
+    struct ash_block *block = ash_block_of(wait->loop);
+    wait->hurries = true;
+    block->hurrying++;
+    ash_list_for_each (hurry, &block->hurries, struct ash_hurry, link) {
+        hurry->run(hurry);
+    }
+}
+
 bool ash_quiet_wait_next(struct ash_quiet_wait *wait)
 {
+    if (!wait->hurries) {
+        tell_hurries(wait);
+    }
     if (!wait->expired) {
         ash_co_queue_wait(&ash_block_of(wait->loop)->pausers);
     }
@@ -66,6 +90,7 @@ bool ash_quiet_wait_next(struct ash_quiet_wait *wait)
 void ash_quiet_wait_end(struct ash_quiet_wait *wait)
 {
     ash_timer_cancel(wait->loop, &wait->timer);
+    ash_block_of(wait->loop)->hurrying -= wait->hurries;
 }
 
 int ash_user_pause(struct ash_user *user, uint64_t deadline_ns)

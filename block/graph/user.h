@@ -68,9 +68,24 @@ struct ash_quiet_wait {
     struct ash_loop *loop;
     struct ash_timer timer;
     bool expired;
+    bool hurries; /* somebody was busy: those who delay requests were told */
 };
 void ash_quiet_wait_begin(struct ash_quiet_wait *wait, struct ash_loop *loop, uint64_t deadline_ns);
 ASH_CO_FN bool ash_quiet_wait_next(struct ash_quiet_wait *wait);
 void ash_quiet_wait_end(struct ash_quiet_wait *wait);
+
+/* Who holds requests back of its own will, as a rate limit does, lets those of users go on whose gates
+ * are closed: a pause must not wait for it. `run` is called when somebody begins to wait for a busy
+ * user; it does not yield. */
+struct ash_hurry {
+    struct ash_list link;
+    void (*run)(struct ash_hurry *hurry);
+};
+void ash_hurry_add(struct ash_loop *loop, struct ash_hurry *hurry);
+void ash_hurry_remove(struct ash_hurry *hurry);
+
+/* Whether somebody waits for users to become quiet, and a user above the node is paused. */
+struct ash_node;
+bool ash_node_hurried(const struct ash_node *node);
 
 #endif

@@ -10,6 +10,7 @@ extern const struct ash_driver ash_driver_qcow2;
 extern const struct ash_driver ash_driver_raw;
 extern const struct ash_driver ash_driver_test_map;
 extern const struct ash_driver ash_driver_test_mem;
+extern const struct ash_driver ash_driver_throttle;
 
 static int filter_open(struct ash_node *node, struct ash_error *error)
 {
@@ -27,5 +28,6 @@ static const struct ash_driver driver_test_filter = {
 const struct ash_driver *const ash_drivers[] = {
     &ash_driver_file,     &ash_driver_mirror_top, &ash_driver_null_co,
     &ash_driver_qcow2,    &ash_driver_raw,        &driver_test_filter,
-    &ash_driver_test_map, &ash_driver_test_mem,   NULL,
+    &ash_driver_test_map, &ash_driver_test_mem,   &ash_driver_throttle,
+    NULL,
 };
