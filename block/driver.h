@@ -12,6 +12,25 @@
 struct ash_extent;
 struct ash_placement;
 
+/* Named events, for the fault filter: block/io/event.h. */
+enum ash_event {
+    ASH_EVENT_NONE,
+    /* Requests, told by the filter itself. */
+    ASH_EVENT_READ_AIO,
+    ASH_EVENT_WRITE_AIO,
+    ASH_EVENT_PWRITEV_ZERO,
+    ASH_EVENT_PWRITEV_DISCARD,
+    ASH_EVENT_FLUSH_TO_DISK,
+    /* qcow2. */
+    ASH_EVENT_L2_LOAD,
+    ASH_EVENT_L2_UPDATE,
+    ASH_EVENT_REFBLOCK_LOAD,
+    ASH_EVENT_REFBLOCK_UPDATE,
+    ASH_EVENT_L1_UPDATE,
+    ASH_EVENT_REFTABLE_UPDATE,
+    ASH_EVENT_HEADER_UPDATE,
+};
+
 enum ash_driver_kind {
     ASH_DRIVER_PROTOCOL, /* a leaf that holds bytes: file, null */
     ASH_DRIVER_FORMAT,   /* has a "file" child: raw, qcow2 */
@@ -167,6 +186,9 @@ struct ash_driver {
     ASH_CO_PTR int (*reopen_prepare)(struct ash_node *node, uint32_t flags, struct ash_error *error);
     ASH_CO_PTR void (*reopen_commit)(struct ash_node *node, uint32_t flags);
     ASH_CO_PTR void (*reopen_abort)(struct ash_node *node);
+
+    /* A parent node is about to do what the event names. Filters that listen. */
+    ASH_CO_PTR void (*event)(struct ash_node *node, enum ash_event event);
 
     /* Protocols and filters. The request is checked, aligned, tracked and within the limits. */
     ASH_CO_PTR int (*io[ASH_OP_COUNT])(struct ash_node *node, const struct ash_io *io);

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 #include "block/graph/block.h"
-#include "block/io/io.h"
+#include "block/io/event.h"
 #include "util/assert.h"
 
 #define BUCKETS_MIN 64
@@ -191,7 +191,11 @@ ASH_CO_FN static int read_slice(struct ash_table_slice *slice)
     uint64_t bytes = slice->cache->slice_bytes;
     uint64_t there = slice->offset >= size ? 0 : ASH_MIN(bytes, size - slice->offset);
     memset((uint8_t *)slice->data + there, 0, bytes - there);
-    return there ? ash_edge_read(file, slice->offset, slice->data, there) : 0;
+    if (there == 0) {
+        return 0;
+    }
+    ash_edge_event(file, (enum ash_event)slice->cache->load_event);
+    return ash_edge_read(file, slice->offset, slice->data, there);
 }
 
 int ash_table_cache_get(struct ash_table_cache *cache, uint64_t offset,

@@ -40,6 +40,7 @@ struct ash_table_slice {
 struct ash_table_cache {
     struct ash_node *node; /* slices lie in node->file */
     struct ash_budget *budget;
+    int load_event; /* enum ash_event: told before a slice is read */
     uint32_t slice_bytes; /* a power of two */
     uint32_t slice_bits;
     struct ash_table_slice **buckets;

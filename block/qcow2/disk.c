@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include "block/io/event.h"
 #include "block/qcow2/qcow2.h"
 
 int ash_qcow2_read(struct ash_node *node, uint64_t offset, void *buffer, uint64_t bytes)
@@ -55,20 +56,36 @@ ASH_CO_FN static int may_write(struct ash_node *node, enum qcow2_kind kind, uint
     return 0;
 }
 
+/* Tells the node below what is about to be written. May yield. */
+ASH_CO_FN static void tell(struct ash_node *node, enum qcow2_kind kind)
+{
+    static const enum ash_event events[] = {
+        [QCOW2_KIND_HEADER] = ASH_EVENT_HEADER_UPDATE,
+        [QCOW2_KIND_L1] = ASH_EVENT_L1_UPDATE,
+        [QCOW2_KIND_L2] = ASH_EVENT_L2_UPDATE,
+        [QCOW2_KIND_REFTABLE] = ASH_EVENT_REFTABLE_UPDATE,
+        [QCOW2_KIND_REFBLOCK] = ASH_EVENT_REFBLOCK_UPDATE,
+    };
+    ash_edge_event(node->file, events[kind]);
+}
+
 int ash_qcow2_write(struct ash_node *node, enum qcow2_kind kind, uint64_t offset,
                     const void *buffer, uint64_t bytes)
 {
+    tell(node, kind);
     int ret = may_write(node, kind, offset, bytes);
     return ret < 0 ? ret : ash_edge_write(node->file, offset, buffer, bytes, 0);
 }
 
 int ash_qcow2_before_write_l2(struct ash_table_cache *cache, uint64_t offset, uint64_t bytes)
 {
+    tell(cache->node, QCOW2_KIND_L2);
     return may_write(cache->node, QCOW2_KIND_L2, offset, bytes);
 }
 
 int ash_qcow2_before_write_refblock(struct ash_table_cache *cache, uint64_t offset, uint64_t bytes)
 {
+    tell(cache->node, QCOW2_KIND_REFBLOCK);
     return may_write(cache->node, QCOW2_KIND_REFBLOCK, offset, bytes);
 }
 
@@ -80,6 +97,7 @@ int ash_qcow2_header_write_sector(struct ash_node *node, const struct qcow2_fiel
     uint8_t sector[sizeof(s->sector)];
     memcpy(sector, s->sector, sizeof(sector));
     ash_qcow2_fields_to_disk(fields, sector);
+    tell(node, QCOW2_KIND_HEADER);
     int ret = ash_edge_write(node->file, 0, sector, sizeof(sector), 0);
     if (ret == 0) {
         ret = ash_edge_flush(node->file);

@@ -144,6 +144,8 @@ static void init_caches(struct ash_node *node)
     s->l2_cache.loaded = l2_loaded;
     s->l2_cache.before_write = ash_qcow2_before_write_l2;
     s->refcount_cache.before_write = ash_qcow2_before_write_refblock;
+    s->l2_cache.load_event = ASH_EVENT_L2_LOAD;
+    s->refcount_cache.load_event = ASH_EVENT_REFBLOCK_LOAD;
     uint64_t soft = node->loop->metadata_bytes_max / 8;
     soft = ASH_MIN(ASH_MAX(soft, DIRTY_SOFT_BYTES_MIN), DIRTY_SOFT_BYTES_MAX);
     s->dirty_soft = soft / s->slice_bytes;
