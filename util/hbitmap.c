@@ -184,8 +184,12 @@ void ash_hbitmap_set(struct ash_hbitmap *map, uint64_t first, uint64_t count)
     uint64_t last = first + count - 1;
     uint64_t index = first / 64;
     while (index <= last / 64) { /* NONE is beyond */
-        change_word(map, index, map->words[index] | mask_of(index, first, last));
-        index = index == last / 64 ? ASH_HBITMAP_NONE : next_word_with_room(map, index + 1);
+        uint64_t word = map->words[index] | mask_of(index, first, last);
+        if (word != map->words[index]) {
+            change_word(map, index++, word);
+        } else {
+            index = next_word_with_room(map, index + 1);
+        }
     }
 }
 
@@ -198,8 +202,12 @@ void ash_hbitmap_reset(struct ash_hbitmap *map, uint64_t first, uint64_t count)
     uint64_t last = first + count - 1;
     uint64_t index = first / 64;
     while (index <= last / 64) {
-        change_word(map, index, map->words[index] & ~mask_of(index, first, last));
-        index = index == last / 64 ? ASH_HBITMAP_NONE : next_used_word(map, index + 1);
+        uint64_t word = map->words[index] & ~mask_of(index, first, last);
+        if (word != map->words[index]) {
+            change_word(map, index++, word);
+        } else {
+            index = next_used_word(map, index + 1);
+        }
     }
 }
 
