@@ -5,7 +5,6 @@
  *      "inject-error": [{"event": "l2_update", "iotype": "write", "errno": 28, "once": true}],
  *      "inject-delay": [{"iotype": "read", "delay-ns": 1000000, "per-mille": 10}],
  *      "set-state": [{"event": "flush_to_disk", "state": 1, "new_state": 2}],
- *      "suspend": [{"event": "write_aio", "tag": "A"}],
  *      "file": ...}
  *
  * Events. Every request is one before it is looked at: read_aio, write_aio, pwritev_zero,
@@ -25,8 +24,9 @@
  * request out first, as when only the answer is lost. Unless "immediately", the request yields
  * before it fails. Delays are added up, and errors come after them.
  *
- * Suspension. Who comes to the event of a break stops there until it is told to go on (fault.h). A
- * pause waits for it, as for a request that hangs: that is what it is for. */
+ * Suspension. Who comes to the event of a break stops there until it is told to go on (fault.h); no
+ * description can ask for that. A pause waits for it, as for a request that hangs: that is what it
+ * is for. */
 #include "block/filter/fault.h"
 #include <errno.h>
 #include <glib.h>
@@ -41,6 +41,7 @@
 extern const struct ash_driver ash_driver_fault;
 
 #define ANYWHERE UINT64_MAX
+#define DELAY_NS_MAX UINT64_C(3600000000000)
 #define IOTYPE_ALL ASH_OP_COUNT
 
 static const char *const iotypes[] = {
@@ -50,10 +51,9 @@ static const char *const iotypes[] = {
     [IOTYPE_ALL] = "all",        NULL,
 };
 
-enum kind { KIND_ERROR, KIND_DELAY, KIND_SET_STATE, KIND_BREAK, KIND_COUNT };
+enum kind { KIND_ERROR, KIND_DELAY, KIND_SET_STATE, KIND_LISTS, KIND_BREAK = KIND_LISTS };
 
-static const char *const kind_names[KIND_COUNT] = {"inject-error", "inject-delay", "set-state",
-                                                   "suspend"};
+static const char *const kind_names[KIND_LISTS] = {"inject-error", "inject-delay", "set-state"};
 
 struct rule {
     struct ash_list link;
@@ -85,7 +85,7 @@ struct stopped {
 };
 
 struct fault_state {
-    json_t *lists[KIND_COUNT];
+    json_t *lists[KIND_LISTS];
     uint64_t seed;
     struct ash_list rules; /* of struct rule, in the order of the description */
     struct ash_list stopped;
@@ -97,7 +97,6 @@ static const struct ash_option fault_options[] = {
     ASH_OPTION_JSON("inject-error", struct fault_state, lists[KIND_ERROR]),
     ASH_OPTION_JSON("inject-delay", struct fault_state, lists[KIND_DELAY]),
     ASH_OPTION_JSON("set-state", struct fault_state, lists[KIND_SET_STATE]),
-    ASH_OPTION_JSON("suspend", struct fault_state, lists[KIND_BREAK]),
     ASH_OPTION_UINT("seed", struct fault_state, seed, .def = 0, .help = "of chances"),
     ASH_OPTION_END,
 };
@@ -125,7 +124,7 @@ static const struct ash_option error_options[] = {
 
 static const struct ash_option delay_options[] = {
     RULE_REQUESTS,
-    ASH_OPTION_UINT("delay-ns", struct rule, delay_ns, .def = 0),
+    ASH_OPTION_UINT("delay-ns", struct rule, delay_ns, .def = 0, .max = DELAY_NS_MAX),
     ASH_OPTION_END,
 };
 
@@ -135,14 +134,8 @@ static const struct ash_option state_options[] = {
     ASH_OPTION_END,
 };
 
-static const struct ash_option break_options[] = {
-    RULE_EVENT,
-    ASH_OPTION_STRING("tag", struct rule, tag),
-    ASH_OPTION_END,
-};
-
-static const struct ash_option *const rule_options[KIND_COUNT] = {error_options, delay_options,
-                                                                  state_options, break_options};
+static const struct ash_option *const rule_options[KIND_LISTS] = {error_options, delay_options,
+                                                                  state_options};
 
 /* Rules from the description. */
 
@@ -155,13 +148,8 @@ static void rule_free(struct rule *rule)
 
 static int check_rule(const struct rule *rule, struct ash_error *error)
 {
-    bool needs_event = rule->kind == KIND_SET_STATE || rule->kind == KIND_BREAK;
-    if (needs_event && rule->event == ASH_EVENT_NONE) {
-        return ash_error_set(error, -EINVAL, "A rule of '%s' needs an 'event'",
-                             kind_names[rule->kind]);
-    }
-    if (rule->kind == KIND_BREAK && rule->tag == NULL) {
-        return ash_error_set(error, -EINVAL, "A rule of 'suspend' needs a 'tag'");
+    if (rule->kind == KIND_SET_STATE && rule->event == ASH_EVENT_NONE) {
+        return ash_error_set(error, -EINVAL, "A rule of 'set-state' needs an 'event'");
     }
     return 0;
 }
@@ -230,7 +218,7 @@ ASH_CO_FN static int fault_open(struct ash_node *node, struct ash_error *error)
     ash_prng_seed(&state->prng, state->seed);
     state->state = 1;
     int ret = 0;
-    for (int kind = 0; kind < KIND_COUNT && ret == 0; kind++) {
+    for (int kind = 0; kind < KIND_LISTS && ret == 0; kind++) {
         ret = take_rules(state, (enum kind)kind, error);
     }
     if (ret < 0) {

@@ -202,9 +202,9 @@ ASH_CO_FN static void write_one(struct core *core, void *opaque)
 CORE_TEST(who_stops_at_a_break_goes_on_when_told)
 {
     (void)opaque;
-    struct ash_disk *disk =
-        open_text(core, FAULT("\"suspend\":[{\"event\":\"write_aio\",\"tag\":\"A\"}]"));
+    struct ash_disk *disk = open_text(core, FAULT("\"seed\":0"));
     struct ash_node *fault = ash_node_find(core->loop, "f");
+    assert_int_equal(ash_fault_break(fault, "write_aio", "A"), 0);
     struct writing first = {disk, 0, false};
     struct writing second = {disk, 4096, false};
     assert_true(ash_node_is_fault(fault));
@@ -324,8 +324,8 @@ CORE_TEST(rules_are_checked)
         {FAULT("\"inject-error\":[{\"other\":1}]"), "'other'"},
         {FAULT("\"inject-delay\":[{\"errno\":5}]"), "'errno'"},
         {FAULT("\"set-state\":[{\"new_state\":2}]"), "'event'"},
-        {FAULT("\"suspend\":[{\"event\":\"read_aio\"}]"), "'tag'"},
-        {FAULT("\"suspend\":[{\"tag\":\"A\"}]"), "'event'"},
+        {FAULT("\"suspend\":[{\"event\":\"read_aio\"}]"), "'suspend'"},
+        {FAULT("\"inject-delay\":[{\"delay-ns\":3600000000001}]"), "'delay-ns'"},
         {FAULT("\"inject\":[]"), "'inject'"},
     };
     (void)opaque;
