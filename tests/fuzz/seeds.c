@@ -60,8 +60,7 @@ static void put_coded(const char *directory, unsigned kind, unsigned content)
                              : content == 2 ? i % 7 * 30
                                             : i * 2654435761u >> (i % 16 < 4 ? 8 : 29));
     }
-    state->header.fields.compression = kind == 0 ? QCOW2_COMPRESSION_ZLIB : QCOW2_COMPRESSION_ZSTD;
-    state->coders = ash_qcow2_coders_new();
+    state->coders = ash_qcow2_coders_new(kind == 0 ? QCOW2_COMPRESSION_ZLIB : QCOW2_COMPRESSION_ZSTD);
     coded[0] = (uint8_t)(kind | 3 << 1);
     int bytes = ash_qcow2_encode(&node, plain, sizeof(plain), coded + 1, sizeof(plain));
     if (bytes > 0) {
