@@ -10,7 +10,9 @@
  *  1. At any time the overlay, on its present chain, reads as it did: who cancels keeps a valid
  * one.
  *  2. The backing strings change only when all was copied and is stable.
- *  3. While the job runs, the chain between the overlay and base stays as it is. */
+ *  3. The chain changes while the users are paused, and then the overlay lacks nothing, though it
+ *     got shorter and longer meanwhile.
+ *  4. While the job runs, the chain between the overlay and base stays as it is. */
 #include <errno.h>
 #include <glib.h>
 #include "block/driver.h"
@@ -43,6 +45,7 @@ struct stream {
     bool frozen;
     bool was_read_only;
     uint64_t position;
+    uint64_t resizes; /* of the overlay, when the sweep began */
 };
 
 struct stream_sweep {
@@ -273,6 +276,7 @@ ASH_CO_FN static int stream_run(struct ash_job *job, struct ash_error *error)
         ash_job_progress(job, s->top->size_bytes);
         return 0;
     }
+    s->resizes = s->top->resizes;
     int ret = ash_sweep_run(s->sweep);
     ret = ret < 0 ? ret : s->sweep->ignored;
     if (ret < 0 && ret != -ECANCELED) {
@@ -281,20 +285,55 @@ ASH_CO_FN static int stream_run(struct ash_job *job, struct ash_error *error)
     return ret;
 }
 
-ASH_CO_FN static int stream_prepare(struct ash_job *job, struct ash_error *error)
+/* Under pause. A disk that got shorter or longer while it was streamed may lack what the sweep had
+ * passed: then all of it is looked at once more. */
+ASH_CO_FN static int stream_rest(struct stream *s)
 {
-    struct stream *s = stream_of(job);
-    ash_graft_thaw(s->top, s->base);
-    s->frozen = false;
-    if (s->top->backing == NULL || s->top->backing->child == s->base) {
+    uint64_t size = s->top->size_bytes;
+    uint64_t same_bytes;
+    int ret = 0;
+    if (s->top->resizes == s->resizes) {
         return 0;
+    }
+    for (uint64_t at = 0; at < size && ret == 0; at += same_bytes) {
+        enum ash_lack lack;
+        ret = ash_map_lacks(s->top, s->base, at, size - at, &same_bytes, &lack);
+        if (ret == 0 && lack != ASH_LACKS_NOTHING) {
+            ret = ash_edge_populate(s->edge, s->base, at, same_bytes, NULL, NULL);
+        }
+    }
+    return ret;
+}
+
+ASH_CO_FN static int change_backing(struct stream *s, struct ash_pause *pause,
+                                    struct ash_error *error)
+{
+    int ret = stream_rest(s);
+    if (ret < 0) {
+        return ash_error_errno(error, ret, "Streaming into '%s' failed", s->top->filename);
     }
     struct ash_node *named = s->base != NULL ? ash_graft_mapped(s->base) : NULL;
     const char *file = s->base == NULL           ? NULL
                        : s->backing_file != NULL ? s->backing_file
                                                  : s->base->filename;
     const char *format = named != NULL ? named->driver->name : NULL;
-    return ash_graft_backing(s->top, s->base, file, format, error);
+    return ash_graft_backing(s->top, pause, s->base, file, format, error);
+}
+
+ASH_CO_FN static int stream_prepare(struct ash_job *job, struct ash_error *error)
+{
+    struct stream *s = stream_of(job);
+    if (s->top->backing == NULL || s->top->backing->child == s->base) {
+        return 0;
+    }
+    struct ash_pause pause;
+    int ret = ash_pause_begin(&pause, job->loop, &s->top, 1, UINT64_MAX);
+    ash_assert(ret == 0); /* without a deadline it does not expire */
+    ash_graft_thaw(s->top, s->base);
+    s->frozen = false;
+    ret = change_backing(s, &pause, error);
+    ash_pause_end(&pause);
+    return ret;
 }
 
 extern const struct ash_job_driver ash_job_stream;

@@ -62,10 +62,10 @@ ASH_CO_FN static int plan_backing(struct ash_node *node, struct ash_node *backin
     return ret;
 }
 
-ASH_CO_FN static int change_backing(struct ash_node *node, struct ash_pause *pause,
-                                    struct ash_node *backing, const char *file, const char *format,
-                                    struct ash_error *error)
+int ash_graft_backing(struct ash_node *node, struct ash_pause *pause, struct ash_node *backing,
+                      const char *file, const char *format, struct ash_error *error)
 {
+    ash_assert(node->backing != NULL);
     int ret = ash_map_flush(node);
     if (ret < 0) {
         return ash_error_errno(error, ret, "Flushing '%s' failed", node->filename);
@@ -76,22 +76,10 @@ ASH_CO_FN static int change_backing(struct ash_node *node, struct ash_pause *pau
     }
     ret = node->driver->set_backing(node, file, format, error);
     if (ret == 0) {
-        ret = ash_pause_drain(pause, UINT64_MAX);
+        ret = ash_pause_drain(pause, UINT64_MAX); /* that may have set work going */
         ash_assert(ret == 0);
         ret = plan_backing(node, backing, error);
     }
-    return ret;
-}
-
-int ash_graft_backing(struct ash_node *node, struct ash_node *backing, const char *file,
-                      const char *format, struct ash_error *error)
-{
-    ash_assert(node->backing != NULL);
-    struct ash_pause pause;
-    int ret = ash_pause_begin(&pause, node->loop, &node, 1, UINT64_MAX);
-    ash_assert(ret == 0); /* without a deadline it does not expire */
-    ret = change_backing(node, &pause, backing, file, format, error);
-    ash_pause_end(&pause);
     return ret;
 }
 

@@ -6,6 +6,7 @@
 #define ASH_BLOCK_GRAPH_GRAFT_H
 
 #include "block/graph/node.h"
+#include "block/graph/pause.h"
 
 /* Puts a filter, opened with the node as its file, between the node and all that use it, but for
  * the edges that jobs have. The users must be paused. */
@@ -18,10 +19,10 @@ ASH_CO_FN int ash_graft_remove(struct ash_node *filter, struct ash_error *error)
 ASH_CO_FN int ash_graft_lead(struct ash_node *from, struct ash_node *to, struct ash_error *error);
 
 /* Makes `backing` (NULL: none) the backing node, and writes the header's strings to say so, in this
- * order: what the node holds is stable, the header, the graph. Pauses what stands above
- * the node itself. */
-ASH_CO_FN int ash_graft_backing(struct ash_node *node, struct ash_node *backing, const char *file,
-                                const char *format, struct ash_error *error);
+ * order: what the node holds is stable, the header, the graph. `pause` covers the node. */
+ASH_CO_FN int ash_graft_backing(struct ash_node *node, struct ash_pause *pause,
+                                struct ash_node *backing, const char *file, const char *format,
+                                struct ash_error *error);
 
 /* Opens a node, and what it stands on through "file", for writing, or no longer for it. Pauses what
  * stands above them itself. */

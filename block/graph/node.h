@@ -95,6 +95,7 @@ struct ash_node {
     uint32_t refs;   /* edges to it, and holders of a pointer */
     bool open;       /* with all that it stands on: by its name the node can be found */
     uint64_t size_bytes;
+    uint64_t resizes; /* changes of the length so far */
     struct ash_limits limits;
     struct ash_list parents;  /* of edges, by child_link */
     struct ash_list children; /* of edges, by parent_link */

@@ -72,6 +72,7 @@ int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int p
             ash_assert(ret < 0 || node->size_bytes == bytes);
             ash_map_forget(node, from, INT64_MAX - from);
             ash_bitmaps_resized(node);
+            node->resizes++;
             if (ret < 0) {
                 ash_bitmaps_mark(node, from, old - from);
             }

@@ -95,9 +95,27 @@ ASH_CO_FN static int copy(struct populate *p, uint64_t at, uint64_t bytes)
     return forgive(p, ret);
 }
 
+/* Parts of units are written, as data: zeroing would leave alone what reads as zeroes today, because a
+ * layer ends here, and base would show there tomorrow. Writing a part has the node hold the unit. */
+ASH_CO_FN static int hold_zeroes(struct ash_node *node, uint64_t at, uint64_t bytes)
+{
+    uint64_t unit = node->map->unit_bytes;
+    uint64_t end = at + bytes;
+    uint64_t start = ASH_MIN(ash_align_up(at, unit), end);
+    uint64_t stop = end == node->size_bytes ? end : ASH_MAX(ash_align_down(end, unit), start);
+    int ret = at < start ? ash_map_write_zeroes(node, at, start - at) : 0;
+    if (ret == 0 && start < stop) {
+        ret = ash_map_zero(node, start, stop - start, 0);
+    }
+    if (ret == 0 && stop < end) {
+        ret = ash_map_write_zeroes(node, stop, end - stop);
+    }
+    return ret;
+}
+
 ASH_CO_FN static int zero(struct populate *p, uint64_t at, uint64_t bytes)
 {
-    int ret = ash_map_zero(p->node, at, bytes, 0);
+    int ret = hold_zeroes(p->node, at, bytes);
     p->copied_bytes += ret == 0 ? bytes : 0;
     uint64_t from;
     uint64_t length;
