@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Commit: what the images from `top` down to `base` hold goes into `base`, and who stood on `top`
+ * stands on `base` then. `top` is not the active image: that one is committed by a mirror to its
+ * base.
+ *
+ * Invariants:
+ *  1. Whoever reads the chain from above reads the same at any time: what is written to base is
+ * what layers above it decide anyway.
+ *  2. Only the one chain sees base and the images above it: the job refuses others, as they would
+ * see base change.
+ *  3. The overlay's header names base only when all was copied and is stable in base. */
+#include <errno.h>
+#include <glib.h>
+#include "block/copy/copier.h"
+#include "block/driver.h"
+#include "block/graph/graft.h"
+#include "block/graph/plan.h"
+#include "job/chain.h"
+#include "job/job.h"
+#include "job/sweep.h"
+#include "job/target.h"
+#include "util/assert.h"
+#include "util/range.h"
+
+#define PIECE_BYTES (1 * MiB)
+#define LOOKS_AT_ONCE 64 /* before others get a turn */
+
+struct commit_sweep;
+
+struct commit {
+    struct ash_job job;
+    char *device;
+    char *top_file;
+    char *top_node;
+    char *base_file;
+    char *base_node;
+    char *backing_file;
+    int on_error;
+
+    struct ash_node *overlay; /* what stands on top */
+    struct ash_node *top;
+    struct ash_node *base;
+    struct ash_edge *above_base; /* the chain's edge to base; NULL once the chain has changed */
+    struct commit_sweep *sweep;
+    bool frozen;
+    bool base_was_read_only;
+    bool overlay_was_read_only;
+};
+
+struct commit_sweep {
+    struct ash_sweep sweep;
+    struct commit *commit;
+    struct ash_copier *copier;
+    uint64_t position;
+};
+
+static const struct ash_option commit_options[] = {
+    ASH_OPTION_STRING("device", struct commit, device,
+                      .help = "node at the top of the whole chain"),
+    ASH_OPTION_STRING("top", struct commit, top_file,
+                      .help = "file name of the first image that goes"),
+    ASH_OPTION_STRING("top-node", struct commit, top_node,
+                      .help = "node of the first image that goes"),
+    ASH_OPTION_STRING("base", struct commit, base_file,
+                      .help = "file name of the image that is written to; the last one by default"),
+    ASH_OPTION_STRING("base-node", struct commit, base_node,
+                      .help = "node of the image that is written to"),
+    ASH_OPTION_STRING("backing-file", struct commit, backing_file,
+                      .help = "what the overlay's header calls its new backing image"),
+    ASH_OPTION_ENUM("on-error", struct commit, on_error, ash_on_error_names,
+                    .help = "what an I/O error does: report, ignore, stop, enospc"),
+    ASH_OPTION_END,
+};
+
+static struct commit *commit_of(struct ash_job *job)
+{
+    return ash_container_of(job, struct commit, job);
+}
+
+/* --- the sweep --- */
+
+/* Base has to read as zeroes where the images above it end and the overlay goes on. */
+ASH_CO_FN static uint64_t end_of(const struct commit *c)
+{
+    return c->top->size_bytes;
+}
+
+ASH_CO_FN static int commit_next(struct ash_sweep *sweep, uint64_t *offset, uint64_t *bytes)
+{
+    struct commit_sweep *s = ash_container_of(sweep, struct commit_sweep, sweep);
+    struct commit *c = s->commit;
+    uint64_t end = end_of(c);
+    for (unsigned looks = 0; s->position < end; looks++) {
+        uint64_t same_bytes;
+        bool decided;
+        int ret = ash_copier_lookup(s->copier, c->base, s->position, end - s->position, &same_bytes,
+                                    &decided);
+        if (ret < 0) {
+            return ret;
+        }
+        if (decided) {
+            uint64_t piece = ASH_MAX(PIECE_BYTES, s->copier->cluster_bytes);
+            *offset = ash_align_down(s->position, s->copier->cluster_bytes);
+            s->position = ASH_MIN(ash_align_down(s->position, piece) + piece, end);
+            *bytes = s->position - *offset;
+            return 0;
+        }
+        s->position += same_bytes;
+        ash_job_progress(&c->job, same_bytes);
+        if (looks >= LOOKS_AT_ONCE) {
+            ash_co_reschedule();
+            looks = 0;
+            if (c->job.cancelled) {
+                return -ECANCELED;
+            }
+        }
+    }
+    *bytes = 0;
+    return 0;
+}
+
+ASH_CO_FN static int commit_copy(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes,
+                                 bool *reading)
+{
+    struct commit_sweep *s = ash_container_of(sweep, struct commit_sweep, sweep);
+    struct ash_range_lock lock;
+    *reading = false;
+    int ret = ash_copier_begin(s->copier, &lock, offset, bytes);
+    if (ret == 0) {
+        ret = ash_copier_copy(s->copier, offset, bytes, reading);
+        ash_copier_end(s->copier, &lock);
+    }
+    return ret;
+}
+
+static void commit_done(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes, int ret)
+{
+    (void)offset;
+    if (ret == 0) {
+        ash_job_progress(sweep->job, bytes);
+    }
+}
+
+ASH_CO_FN static void commit_release(struct ash_sweep *sweep)
+{
+    struct commit_sweep *s = ash_container_of(sweep, struct commit_sweep, sweep);
+    ash_copier_unref(s->copier);
+    g_free(s);
+}
+
+static const struct ash_sweep_ops commit_sweep_ops = {
+    .next = commit_next,
+    .copy = commit_copy,
+    .done = commit_done,
+    .release = commit_release,
+};
+
+/* --- finding the nodes --- */
+
+static int find(struct commit *c, struct ash_node *from, const char *file_option, const char *file,
+                const char *node_option, const char *name, struct ash_node **node,
+                struct ash_error *error)
+{
+    if (file != NULL && name != NULL) {
+        return ash_error_set(error, -EINVAL, "'%s' and '%s' exclude one another", file_option,
+                             node_option);
+    }
+    if (file != NULL) {
+        return ash_job_find_image(from, file_option, file, node, error);
+    }
+    int ret = ash_job_find_node(c->job.loop, node_option, name, node, error);
+    if (ret == 0 && (*node == from || !ash_graft_in_chain(from, *node))) {
+        ret = ash_error_set(error, -EINVAL, "Node '%s' is not below '%s' in its backing chain",
+                            name, from->filename);
+    }
+    return ret;
+}
+
+/* Nobody but the chain may stand on the node. */
+static int check_alone(const struct ash_node *node, struct ash_error *error)
+{
+    unsigned users = 0;
+    ash_list_for_each (edge, &node->parents, struct ash_edge, child_link) {
+        users += edge->role != ASH_ROLE_JOB;
+    }
+    return users == 1 ? 0
+                      : ash_error_set(error, -EBUSY, "'%s' is used by others than the chain",
+                                      node->filename);
+}
+
+/* The nodes that the description names, and those between. */
+static int find_nodes(struct commit *c, struct ash_error *error)
+{
+    struct ash_node *device;
+    int ret = ash_job_find_node(c->job.loop, "device", c->device, &device, error);
+    if (ret < 0) {
+        return ret;
+    }
+    struct ash_node *active = ash_graft_mapped(device);
+    if (active == NULL || active->backing == NULL) {
+        return ash_error_set(error, -EINVAL, "'%s' has no backing image", device->filename);
+    }
+    ret = find(c, active, "top", c->top_file, "top-node", c->top_node, &c->top, error);
+    if (ret < 0) {
+        return ret;
+    }
+    if (c->base_file == NULL && c->base_node == NULL) {
+        for (c->base = c->top; c->base->backing != NULL;) {
+            c->base = c->base->backing->child;
+        }
+    } else {
+        ret = find(c, c->top, "base", c->base_file, "base-node", c->base_node, &c->base, error);
+    }
+    if (ret == 0 && c->base == c->top) {
+        ret = ash_error_set(error, -EINVAL, "'%s' has no backing image", c->top->filename);
+    }
+    for (struct ash_node *node = active; ret == 0 && node != c->base; node = node->backing->child) {
+        if (node->backing->child == c->top) {
+            c->overlay = node;
+        }
+        if (node->backing->child->map == NULL) {
+            ret = ash_error_set(error, -ENOTSUP, "A filter stands in the chain of '%s'",
+                                active->filename);
+        } else if (c->overlay != NULL) {
+            c->above_base = node->backing;
+            ret = check_alone(node->backing->child, error);
+        }
+    }
+    return ret;
+}
+
+/* --- start and end --- */
+
+ASH_CO_FN static void set_writable(struct ash_node *node, bool writable, bool *was_read_only)
+{
+    struct ash_error error = ASH_ERROR_INIT;
+    if (*was_read_only && ash_graft_set_writable(node, writable, &error) < 0) {
+        ash_log(node->loop, ASH_LOG_WARNING, "%s", error.message);
+    }
+    *was_read_only = false;
+}
+
+ASH_CO_FN static void commit_clean(struct ash_job *job)
+{
+    struct commit *c = commit_of(job);
+    if (c->frozen) {
+        ash_graft_thaw(c->overlay, c->base);
+    }
+    if (c->sweep != NULL) {
+        ash_sweep_drop(&c->sweep->sweep);
+    }
+    if (c->above_base != NULL) {
+        c->above_base->lends = 0;
+    }
+    set_writable(c->base, false, &c->base_was_read_only);
+    set_writable(c->overlay, false, &c->overlay_was_read_only);
+    ash_node_unref(c->base);
+    ash_node_unref(c->top);
+    ash_node_unref(c->overlay);
+}
+
+ASH_CO_FN static int take(struct commit *c, struct ash_error *error)
+{
+    int ret = ash_graft_freeze(c->overlay, c->base, error);
+    c->frozen = ret == 0;
+    if (ret == 0 && !ash_node_writable(c->base)) {
+        ret = ash_graft_set_writable(c->base, true, error);
+        c->base_was_read_only = ret == 0;
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    c->above_base->lends = ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE;
+    c->above_base->allows |= c->above_base->lends;
+    struct ash_copier_config config = {
+        .source = c->top,
+        .target = c->base,
+        .base = c->base,
+        .target_needs = ASH_RIGHT_RESIZE,
+    };
+    struct ash_copier *copier;
+    ret = ash_copier_new(c->job.loop, &config, &copier, error);
+    if (ret == 0) {
+        c->sweep = g_new0(struct commit_sweep, 1);
+        c->sweep->commit = c;
+        c->sweep->copier = copier;
+        ash_sweep_init(&c->sweep->sweep, &commit_sweep_ops, &c->job);
+        c->sweep->sweep.on_source_error = (enum ash_on_error)c->on_error;
+        c->sweep->sweep.on_target_error = (enum ash_on_error)c->on_error;
+    }
+    return ret;
+}
+
+ASH_CO_FN static int commit_start(struct ash_job *job, struct ash_error *error)
+{
+    struct commit *c = commit_of(job);
+    int ret = find_nodes(c, error);
+    if (ret < 0) {
+        return ret;
+    }
+    if (c->overlay->driver->set_backing == NULL) {
+        return ash_error_set(error, -ENOTSUP, "Driver '%s' cannot change the backing file of '%s'",
+                             c->overlay->driver->name, c->overlay->filename);
+    }
+    ash_node_ref(c->overlay);
+    ash_node_ref(c->top);
+    ash_node_ref(c->base);
+    ret = take(c, error);
+    if (ret < 0) {
+        commit_clean(job);
+    }
+    return ret;
+}
+
+/* Where the images above base end and the overlay goes on, the overlay reads zeroes: so must base.
+ */
+ASH_CO_FN static int clear_beyond_top(struct commit *c)
+{
+    uint64_t from = c->top->size_bytes;
+    uint64_t end = ASH_MIN(c->base->size_bytes, c->overlay->size_bytes);
+    struct ash_copier *copier = c->sweep->copier;
+    if (from >= end) {
+        return 0;
+    }
+    ash_user_enter(&copier->target_user);
+    int ret = ash_edge_zero(copier->target, from, end - from, 0);
+    ash_user_leave(&copier->target_user);
+    return ret;
+}
+
+ASH_CO_FN static int commit_run(struct ash_job *job, struct ash_error *error)
+{
+    struct commit *c = commit_of(job);
+    struct ash_copier *copier = c->sweep->copier;
+    ash_job_progress_total(job, end_of(c));
+    ash_user_enter(&copier->target_user);
+    int ret = ash_job_fit_target(copier->target, c->top->size_bytes, error);
+    ash_user_leave(&copier->target_user);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = ash_sweep_run(&c->sweep->sweep);
+    ret = ret < 0 ? ret : c->sweep->sweep.ignored;
+    if (ret == 0) {
+        ret = clear_beyond_top(c);
+    }
+    if (ret == 0) {
+        ret = ash_copier_flush(copier);
+    }
+    if (ret < 0 && ret != -ECANCELED) {
+        ash_error_errno(error, ret, "Committing '%s' to '%s' failed", c->top->filename,
+                        c->base->filename);
+    }
+    return ret;
+}
+
+ASH_CO_FN static int commit_prepare(struct ash_job *job, struct ash_error *error)
+{
+    struct commit *c = commit_of(job);
+    int ret = 0;
+    if (!ash_node_writable(c->overlay)) {
+        ret = ash_graft_set_writable(c->overlay, true, error);
+        c->overlay_was_read_only = ret == 0;
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    ash_copier_yield_target(c->sweep->copier);
+    ash_graft_thaw(c->overlay, c->base);
+    c->frozen = false;
+    const char *file = c->backing_file != NULL ? c->backing_file : c->base->filename;
+    struct ash_edge *above_base = c->above_base;
+    c->above_base = NULL; /* it may go with its image */
+    ret = ash_graft_backing(c->overlay, c->base, file, c->base->driver->name, error);
+    if (ret < 0) {
+        c->above_base = above_base;
+    }
+    return ret;
+}
+
+extern const struct ash_job_driver ash_job_commit;
+const struct ash_job_driver ash_job_commit = {
+    .type = "commit",
+    .job_size = sizeof(struct commit),
+    .options = commit_options,
+    .start = commit_start,
+    .run = commit_run,
+    .prepare = commit_prepare,
+    .clean = commit_clean,
+};
