@@ -317,7 +317,7 @@ ASH_CO_FN static int commit_start(struct ash_job *job, struct ash_error *error)
 ASH_CO_FN static int clear_beyond_top(struct commit *c)
 {
     uint64_t from = c->top->size_bytes;
-    uint64_t end = ASH_MIN(c->base->size_bytes, c->overlay->size_bytes);
+    uint64_t end = c->base->size_bytes;
     struct ash_copier *copier = c->sweep->copier;
     if (from >= end) {
         return 0;
@@ -371,7 +371,11 @@ ASH_CO_FN static int commit_prepare(struct ash_job *job, struct ash_error *error
     const char *file = c->backing_file != NULL ? c->backing_file : c->base->filename;
     struct ash_edge *above_base = c->above_base;
     c->above_base = NULL; /* it may go with its image */
-    ret = ash_graft_backing(c->overlay, c->base, file, c->base->driver->name, error);
+    struct ash_pause pause;
+    ret = ash_pause_begin(&pause, job->loop, &c->overlay, 1, UINT64_MAX);
+    ash_assert(ret == 0); /* without a deadline it does not expire */
+    ret = ash_graft_backing(c->overlay, &pause, c->base, file, c->base->driver->name, error);
+    ash_pause_end(&pause);
     if (ret < 0) {
         c->above_base = above_base;
     }
