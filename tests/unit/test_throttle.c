@@ -49,7 +49,7 @@ struct guest {
 ASH_CO_FN static void guest(struct core *core, void *opaque)
 {
     struct guest *guest = opaque;
-    uint8_t buffer[65536] = {0};
+    static uint8_t buffer[65536]; /* as large as a coroutine's stack */
     while (ash_loop_now(core->loop) < guest->end_ns) {
         int ret = guest->write ? ash_disk_write(guest->disk, 0, buffer, guest->bytes, 0)
                                : ash_disk_read(guest->disk, 0, buffer, guest->bytes);
