@@ -23,6 +23,8 @@ struct ash_file_node {
 
     /* Flushing (io.c). */
     bool flush_failed;         /* and what it may have lost stays lost */
+    bool flushing;             /* one at a time */
+    struct ash_co_queue flush_waiters;
     uint64_t mutations;        /* writes, zeroes, discards, resizes that ended */
     uint64_t mutations_stable; /* of them covered by a flush that began after they ended */
 

@@ -4,7 +4,8 @@
  * Invariants:
  *  1. A flush that failed is never forgotten: the kernel reports the loss of a page once and then
  * calls it clean, so that the next fdatasync succeeds. From the first failure on every flush fails
- * until the node is closed, flushes that ran beside it included.
+ * until the node is closed. One flush runs at a time: of two that ran side by side the one that
+ * succeeded could be told first. Who waited for one is often covered by it.
  *  2. A flush without a system call is one for which every mutation that ended before it was
  * covered by a successful flush that began later. The first flush of a node that may write always
  * reaches the host: what an earlier process wrote and we have read need not be stable.
@@ -122,14 +123,21 @@ int ash_file_flush(struct ash_node *node, const struct ash_io *io)
     if ((node->flags & ASH_NODE_NO_FLUSH) != 0) {
         return 0;
     }
+    uint64_t asked = state->mutations;
+    while (state->flushing) {
+        ash_co_queue_wait(&state->flush_waiters);
+    }
     if (state->flush_failed) {
         return -EIO;
     }
-    uint64_t covered = state->mutations;
-    if (covered == state->mutations_stable) {
+    if (asked <= state->mutations_stable) {
         return 0;
     }
+    uint64_t covered = state->mutations;
+    state->flushing = true;
     int ret = ash_co_flush(state->file);
+    state->flushing = false;
+    ash_co_queue_wake_all(&state->flush_waiters);
     if (ret < 0) {
         if (!state->flush_failed) {
             ash_log(node->loop, ASH_LOG_ERROR,

@@ -183,6 +183,7 @@ int ash_file_node_open(struct ash_node *node, struct ash_error *error)
         state->locking == ASH_FILE_LOCKING_OFF ||
         (state->locking == ASH_FILE_LOCKING_AUTO && (node->flags & ASH_NODE_NO_LOCK) != 0);
     ash_co_rwlock_init(&state->length_lock);
+    ash_co_queue_init(&state->flush_waiters);
     return 0;
 }
 
