@@ -44,7 +44,8 @@ enum ash_job_verb {
     ASH_JOB_CANCEL = 2,       /* a ready mirror ends well, and its target stays a consistent copy;
                                  anything else ends with -ECANCELED */
     ASH_JOB_FORCE_CANCEL = 3, /* ends at once with -ECANCELED; the target may hold anything, and is
-                                 not waited for */
+                                 not waited for. It stays open until what was on its way to it has
+                                 ended; the loop must not be freed before */
     ASH_JOB_COMPLETE = 4,     /* ready jobs: do what they are for (a mirror pivots) */
     ASH_JOB_FINALIZE = 5,
     ASH_JOB_DISMISS = 6,
