@@ -6,7 +6,9 @@
  * 2. prepare takes places for entries of one slice that need one, and links nothing. The refcounts
  * of the places are raised in memory when it returns.
  * 3. commit changes entries in memory. What they held before is dropped (drop.c).
- * 4. A preallocated zero cluster gets its own place back, and its fill is zero. */
+ * 4. A preallocated zero cluster gets its own place back, and its fill is zero; unless I/O in flight
+ * uses the place: a write from before it was made zero would land upon the fill. Then it gets a
+ * fresh one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -210,11 +212,13 @@ ASH_CO_FN static int prepare(struct ash_node *node, uint64_t offset, uint64_t by
     uint64_t cluster;
     placement->offset = start;
     placement->edge = node->file;
-    if (has_own_place(s, first)) {
+    uint64_t own = first & QCOW2_ENTRY_OFFSET;
+    if (has_own_place(s, first) &&
+        !ash_pin_overlaps(node, node->file, own, count << s->cluster_bits)) {
         if (slice->suspect && !ash_qcow2_entry_valid(s, first)) {
             return ash_qcow2_corrupt(node, "L2 entry 0x%" PRIx64 " is invalid", first);
         }
-        cluster = (first & QCOW2_ENTRY_OFFSET) >> s->cluster_bits;
+        cluster = own >> s->cluster_bits;
         count = slice->suspect ? 1 : count;
         placement->fill_zero = true;
         placement->scratch[SCRATCH_KIND] = PLACE_AGAIN;
