@@ -61,10 +61,11 @@ ASH_CO_FN static void commit_body(struct core *core, void *opaque)
 
     /* By the headers' own account it reads the same, if they say what the chain is. */
     if (ret == 0 && top == 1) {
+        json_t *below =
+            chain_describe_qcow2(core, &chain, base); /* uses all of core_file's buffers */
         json_t *description =
             json_pack("{s:s, s:{s:s, s:s}, s:o}", "driver", "qcow2", "file", "driver", "file",
-                      "filename", core_file(core, chain_name(0), -1), "backing",
-                      chain_describe_qcow2(core, &chain, base));
+                      "filename", core_file(core, chain_name(0), -1), "backing", below);
         assert_int_equal(ash_co_disk_open(core->loop, description, 0, &chain.disk, NULL), 0);
         json_decref(description);
         chain_verify(core, &chain);

@@ -64,6 +64,38 @@ QCOW2_TEST(a_place_that_a_stalled_write_uses_is_not_handed_out)
     expect_sound(0);
 }
 
+/* A zero cluster that kept its place must not take it again while a write from before it was made
+ * zero is on its way there: it would land upon the fill. */
+QCOW2_TEST(a_zero_cluster_takes_no_place_that_a_stalled_write_uses)
+{
+    uint8_t data[512];
+    struct side side = {.write = true, .offset = 0, .bytes = sizeof(data), .data = data};
+    memset(data, 9, sizeof(data));
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, 4096, 1), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    uint64_t place = place_of(0);
+    ash_sim_hold(rig.world, "image", ASH_AIO_WRITE, place, 512);
+    side_start(&side);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    struct ash_io io = {.op = ASH_ZERO, .offset = 0, .bytes = 4096};
+    assert_int_equal(ash_map_io(ash_disk_node(disk), &io), 0);
+    expect_bytes(0, 4096, 0);
+    struct ash_io part = {.op = ASH_WRITE, .offset = 2048, .bytes = 512};
+    uint8_t other[512];
+    memset(other, 7, sizeof(other));
+    struct iovec vec = {other, sizeof(other)};
+    part.iov = ash_iov_of(&vec, 1);
+    assert_int_equal(ash_map_io(ash_disk_node(disk), &part), 0);
+    assert_int_not_equal(place_of(0), place);
+    ash_sim_release_all(rig.world);
+    assert_int_equal(side_wait(&side), 0);
+    expect_bytes(0, 2048, 0); /* it was seen to be zero */
+    expect_bytes(2048, 512, 7);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
 QCOW2_TEST(discarded_space_is_used_again)
 {
     open_image("cluster_size=4k", 64 * (uint64_t)MIB);
@@ -480,6 +512,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RUN(a_place_that_a_stalled_read_uses_is_not_handed_out),
         RUN(a_place_that_a_stalled_write_uses_is_not_handed_out),
+        RUN(a_zero_cluster_takes_no_place_that_a_stalled_write_uses),
         RUN(discarded_space_is_used_again),
         RUN(space_freed_in_an_earlier_session_is_used_again),
         RUN(a_flush_with_nothing_to_write_costs_one_flush_of_the_file),
