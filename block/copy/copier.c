@@ -87,7 +87,7 @@ ASH_CO_FN static void enter(const struct ash_copier *copier, struct ash_user *us
 static void leave_source(struct ash_copier *copier)
 {
     copier->copies--;
-    if (!copier->forsaken) {
+    if (!copier->let_go) {
         ash_user_leave(&copier->source_user);
     }
 }
@@ -122,6 +122,7 @@ void ash_copier_forsake(struct ash_copier *copier)
     while (copier->reading > 0) {
         ash_co_queue_wait(&copier->read);
     }
+    copier->let_go = true; /* not before: copies that ended meanwhile have left by themselves */
     for (uint32_t i = 0; i < copier->copies; i++) {
         ash_user_leave(&copier->source_user);
     }

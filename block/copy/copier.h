@@ -47,8 +47,9 @@ struct ash_copier {
     struct ash_range_locks locks; /* in clusters */
     uint32_t copies;              /* between begin and end */
     uint32_t reading;             /* of them: in the source */
-    bool forsaken;
-    struct ash_co_queue read; /* who waits for `reading` to be 0 */
+    bool forsaken;                /* no copy begins any more, or reads on */
+    bool let_go;                  /* copies do not count as users of the source any more */
+    struct ash_co_queue read;     /* who waits for `reading` to be 0 */
 };
 
 /* Takes edges to both nodes; the target's allows others to read. */
