@@ -35,6 +35,7 @@ struct qcow2_checking {
     struct qcow2_refs refs;
     uint64_t file_clusters;     /* in the file, the last one may be short */
     uint64_t last_data_cluster; /* for fragmentation, within one L2 table */
+    uint64_t next_counted;      /* no cluster between the one looked at and this one has a reference */
     uint64_t end_cluster;       /* behind the last one with a stored refcount */
     bool reftable_bad;          /* an entry of the refcount table is unusable */
 };

@@ -194,6 +194,25 @@ int ash_qcow2_refcount_lower(struct ash_node *node, uint64_t cluster, uint64_t c
     return 0;
 }
 
+/* The last refcount of a slice that is not zero, plus one; most are zero, so whole words first. */
+static uint64_t used_in_slice(const struct ash_qcow2_state *s, const uint8_t *data)
+{
+    uint64_t words = s->slice_bytes / sizeof(uint64_t);
+    uint64_t word = 0;
+    while (words > 0 && word == 0) {
+        words--;
+        memcpy(&word, data + words * sizeof(word), sizeof(word));
+    }
+    if (word == 0) {
+        return 0;
+    }
+    uint64_t at = (words + 1) * (UINT64_C(64) >> s->refcount_order);
+    while (ash_qcow2_refcount_read(data, s->refcount_order, at - 1) == 0) {
+        at--;
+    }
+    return at;
+}
+
 int ash_qcow2_refcount_end(struct ash_node *node, uint64_t *cluster)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
@@ -216,11 +235,10 @@ int ash_qcow2_refcount_end(struct ash_node *node, uint64_t *cluster)
             if (ret < 0) {
                 return ret;
             }
-            for (uint64_t at = per_slice; at-- > 0;) {
-                if (ash_qcow2_refcount_read(slice->data, s->refcount_order, at)) {
-                    *cluster = first + at + 1;
-                    return 0;
-                }
+            uint64_t used = used_in_slice(s, slice->data);
+            if (used > 0) {
+                *cluster = first + used;
+                return 0;
             }
         }
     }
