@@ -20,7 +20,6 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 #include "block/qcow2/repair.h"
 #include "util/assert.h"
 #include "util/range.h"
@@ -74,27 +73,6 @@ static void compare_uncovered(struct qcow2_checking *checking, struct qcow2_find
     }
 }
 
-/* How many clusters from number `i` of a block on have refcount 0 and no reference, as far as one word
- * of the block tells. Most of a block is such. */
-static uint64_t unused_from(struct qcow2_checking *checking, const uint8_t *block, uint64_t first,
-                            uint64_t i)
-{
-    const struct ash_qcow2_state *s = qcow2_state(checking->node);
-    uint64_t in_a_word = UINT64_C(64) >> s->refcount_order;
-    uint64_t word;
-    if (i % in_a_word != 0) {
-        return 0;
-    }
-    memcpy(&word, block + i / in_a_word * sizeof(word), sizeof(word));
-    if (word != 0) {
-        return 0;
-    }
-    if (checking->next_counted < first + i) {
-        checking->next_counted = ash_qcow2_refs_next(&checking->refs, first + i);
-    }
-    return checking->next_counted >= first + i + in_a_word ? in_a_word : 0;
-}
-
 ASH_CO_FN static int compare_block(struct qcow2_checking *checking, struct qcow2_findings *findings,
                                    uint64_t index, uint64_t offset, uint8_t *block)
 {
@@ -107,7 +85,8 @@ ASH_CO_FN static int compare_block(struct qcow2_checking *checking, struct qcow2
         return 0;
     }
     for (uint64_t i = 0; i < UINT64_C(1) << s->refblock_bits;) {
-        uint64_t nothing = unused_from(checking, block, first, i);
+        uint64_t nothing =
+            ash_qcow2_refs_unused(&checking->refs, block, s->refcount_order, first, i);
         if (nothing > 0) {
             i += nothing;
             continue;

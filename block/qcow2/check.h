@@ -10,8 +10,11 @@
 struct qcow2_refs {
     GHashTable *chunks; /* cluster / QCOW2_REFS_CHUNK -> uint16_t[] */
     GArray *order;      /* of uint64_t: the keys, sorted */
-    uint64_t last_key;
-    uint16_t *last; /* the chunk that was used last */
+    uint64_t last_key; /* that was asked for last; UINT64_MAX: none */
+    uint16_t *last;    /* its chunk, or NULL if there is none */
+    /* What was found last: none in [gap_begin, gap_end) has a count, and gap_end has one. */
+    uint64_t gap_begin;
+    uint64_t gap_end;
 };
 #define QCOW2_REFS_CHUNK UINT64_C(16384)
 #define QCOW2_REFS_CHUNKS_MAX 65536 /* 2 GiB of counts; some 10^9 clusters */
@@ -25,6 +28,10 @@ void ash_qcow2_refs_take_back(struct qcow2_refs *refs, uint64_t cluster);
 uint16_t ash_qcow2_refs_get(struct qcow2_refs *refs, uint64_t cluster);
 /* The least cluster >= `from` with a count, or UINT64_MAX. */
 uint64_t ash_qcow2_refs_next(struct qcow2_refs *refs, uint64_t from);
+/* Of the clusters from number `i` of a refcount block on, which begins with cluster `first`: how many
+ * have refcount 0 and no count, as far as one word of the block tells. Most of a block is such. */
+uint64_t ash_qcow2_refs_unused(struct qcow2_refs *refs, const uint8_t *block, uint32_t order,
+                               uint64_t first, uint64_t i);
 /* The last cluster with a count, plus one. */
 uint64_t ash_qcow2_refs_end(struct qcow2_refs *refs);
 
@@ -35,7 +42,6 @@ struct qcow2_checking {
     struct qcow2_refs refs;
     uint64_t file_clusters;     /* in the file, the last one may be short */
     uint64_t last_data_cluster; /* for fragmentation, within one L2 table */
-    uint64_t next_counted;      /* no cluster between the one looked at and this one has a reference */
     uint64_t end_cluster;       /* behind the last one with a stored refcount */
     bool reftable_bad;          /* an entry of the refcount table is unusable */
 };

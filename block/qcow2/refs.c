@@ -15,7 +15,9 @@ void ash_qcow2_refs_init(struct qcow2_refs *refs)
     refs->chunks = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, g_free);
     refs->order = g_array_new(FALSE, FALSE, sizeof(uint64_t));
     refs->last = NULL;
-    refs->last_key = 0;
+    refs->last_key = UINT64_MAX;
+    refs->gap_begin = UINT64_MAX;
+    refs->gap_end = UINT64_MAX;
 }
 
 void ash_qcow2_refs_clear(struct qcow2_refs *refs)
@@ -42,15 +44,11 @@ static guint seek(struct qcow2_refs *refs, uint64_t key)
 
 static uint16_t *find(struct qcow2_refs *refs, uint64_t key)
 {
-    if (refs->last != NULL && refs->last_key == key) {
-        return refs->last;
-    }
-    uint16_t *chunk = g_hash_table_lookup(refs->chunks, &key);
-    if (chunk != NULL) {
-        refs->last = chunk;
+    if (refs->last_key != key) {
+        refs->last = g_hash_table_lookup(refs->chunks, &key);
         refs->last_key = key;
     }
-    return chunk;
+    return refs->last;
 }
 
 int ash_qcow2_refs_add(struct qcow2_refs *refs, uint64_t cluster)
@@ -77,6 +75,7 @@ int ash_qcow2_refs_add(struct qcow2_refs *refs, uint64_t cluster)
         return -EFBIG;
     }
     (*count)++;
+    refs->gap_begin = UINT64_MAX;
     return 0;
 }
 
@@ -86,6 +85,7 @@ void ash_qcow2_refs_take_back(struct qcow2_refs *refs, uint64_t cluster)
     ash_assert(chunk != NULL);
     ash_assert(chunk[cluster % QCOW2_REFS_CHUNK] > 0);
     chunk[cluster % QCOW2_REFS_CHUNK]--;
+    refs->gap_begin = UINT64_MAX;
 }
 
 uint16_t ash_qcow2_refs_get(struct qcow2_refs *refs, uint64_t cluster)
@@ -108,7 +108,7 @@ static uint64_t skip_zeroes(const uint16_t *chunk, uint64_t at)
     return at;
 }
 
-uint64_t ash_qcow2_refs_next(struct qcow2_refs *refs, uint64_t from)
+static uint64_t next(struct qcow2_refs *refs, uint64_t from)
 {
     for (guint i = seek(refs, from / QCOW2_REFS_CHUNK); i < refs->order->len; i++) {
         uint64_t key = g_array_index(refs->order, uint64_t, i);
@@ -120,6 +120,29 @@ uint64_t ash_qcow2_refs_next(struct qcow2_refs *refs, uint64_t from)
         }
     }
     return UINT64_MAX;
+}
+
+/* Who goes through a sparse image asks for the same gap again and again. */
+uint64_t ash_qcow2_refs_next(struct qcow2_refs *refs, uint64_t from)
+{
+    if (from < refs->gap_begin || from > refs->gap_end) {
+        refs->gap_end = next(refs, from);
+        refs->gap_begin = from;
+    }
+    return refs->gap_end;
+}
+
+uint64_t ash_qcow2_refs_unused(struct qcow2_refs *refs, const uint8_t *block, uint32_t order,
+                               uint64_t first, uint64_t i)
+{
+    uint64_t in_a_word = UINT64_C(64) >> order;
+    uint64_t word;
+    if (i % in_a_word != 0) {
+        return 0;
+    }
+    memcpy(&word, block + i / in_a_word * sizeof(word), sizeof(word));
+    bool unused = word == 0 && ash_qcow2_refs_next(refs, first + i) >= first + i + in_a_word;
+    return unused ? in_a_word : 0;
 }
 
 uint64_t ash_qcow2_refs_end(struct qcow2_refs *refs)

@@ -45,9 +45,16 @@ ASH_CO_FN static int correct_block(struct qcow2_checking *checking, uint64_t ind
     const struct ash_qcow2_state *s = qcow2_state(checking->node);
     int ret = ash_qcow2_read(checking->node, offset, block, s->cluster_bytes);
     bool changed = false;
-    for (uint64_t i = 0; ret == 0 && i < UINT64_C(1) << s->refblock_bits; i++) {
+    uint64_t first = index << s->refblock_bits;
+    for (uint64_t i = 0; ret == 0 && i < UINT64_C(1) << s->refblock_bits;) {
+        uint64_t nothing =
+            ash_qcow2_refs_unused(&checking->refs, block, s->refcount_order, first, i);
+        if (nothing > 0) {
+            i += nothing;
+            continue;
+        }
         uint64_t stored = ash_qcow2_refcount_read(block, s->refcount_order, i);
-        uint64_t counted = ash_qcow2_refs_get(&checking->refs, (index << s->refblock_bits) + i);
+        uint64_t counted = ash_qcow2_refs_get(&checking->refs, first + i);
         if (raise ? stored < counted : stored > counted) {
             if (counted > s->refcount_max) {
                 return -ERANGE;
@@ -55,6 +62,7 @@ ASH_CO_FN static int correct_block(struct qcow2_checking *checking, uint64_t ind
             ash_qcow2_refcount_write(block, s->refcount_order, i, counted);
             changed = true;
         }
+        i++;
     }
     if (ret == 0 && changed) {
         ret = ash_edge_write(checking->node->file, offset, block, s->cluster_bytes, 0);

@@ -28,10 +28,11 @@ static void choose(struct sim_layer *layer, struct ash_prng *prng)
         return;
     }
     layer->lazy = ash_prng_chance(prng, 300);
+    const char *width = widths[sim_below(prng, G_N_ELEMENTS(widths))];
+    const char *compression = ash_prng_chance(prng, 500) ? "zstd" : "zlib";
     snprintf(layer->options + used, sizeof(layer->options) - (size_t)used,
-             ",refcount_bits=%s,lazy_refcounts=%s,compression_type=%s",
-             widths[sim_below(prng, G_N_ELEMENTS(widths))], layer->lazy ? "on" : "off",
-             ash_prng_chance(prng, 500) ? "zstd" : "zlib");
+             ",refcount_bits=%s,lazy_refcounts=%s,compression_type=%s", width,
+             layer->lazy ? "on" : "off", compression);
 }
 
 ASH_CO_FN static void create(struct sim_disk *disk, struct sim_layer *layer,

@@ -9,20 +9,42 @@
 #include "tests/sim/check.h"
 #include "tests/sim/fault.h"
 #include "tests/sim/sim.h"
+#include "util/assert.h"
 #include "util/co/private.h"
 
 #define TURNS_MAX 3000000
 #define LIFE_NS_MAX (UINT64_C(600) * 1000000000)
 
-/* Stacks of coroutines outlive their loops: mapping new ones would take a third of the time. They
- * do not outlive a run: how buffers on them are aligned depends on which stack it is. */
-static struct ash_list spare_stacks;
+/* Stacks of coroutines outlive loops and runs: mapping new ones would take a third of the time. They
+ * are all of one colour, as how buffers on them are aligned depends on that. A run that needs more
+ * makes its own, which do not outlive it. */
+#define STACKS 48
+static struct ash_list spare_stacks; /* of struct ash_co */
+static uintptr_t colour;
+
+static uintptr_t colour_of(const struct ash_co *co)
+{
+    return (uintptr_t)co % 4096;
+}
+
+static void make_stacks(const struct ash_co_sched *sched)
+{
+    ash_list_init(&spare_stacks);
+    for (unsigned i = 0; i < STACKS; i++) {
+        struct ash_co *co = ash_co_stack_new(sched->config.stack_bytes, 0);
+        ash_assert(co != NULL);
+        ash_list_push_back(&spare_stacks, &co->link);
+        colour = colour_of(co);
+    }
+}
 
 void sim_machine_end(void)
 {
     ash_list_for_each_safe (co, &spare_stacks, struct ash_co, link) {
-        ash_list_remove(&co->link);
-        ash_co_stack_free(co);
+        if (colour_of(co) != colour) {
+            ash_list_remove(&co->link);
+            ash_co_stack_free(co);
+        }
     }
 }
 
@@ -38,7 +60,7 @@ static void move_stacks(struct ash_list *to, struct ash_list *from, struct ash_c
 static void give_stacks(struct ash_co_sched *sched)
 {
     if (!spare_stacks.next) {
-        ash_list_init(&spare_stacks);
+        make_stacks(sched);
     }
     ash_list_for_each (co, &spare_stacks, struct ash_co, link) {
         sched->idle_count++;

@@ -57,9 +57,8 @@ static bool draw_range(struct sim_op *op)
     }
     uint64_t offset = sim_below(op->prng, size);
     if (!ash_prng_chance(op->prng, 200)) {
-        offset = (op->disk->spots[sim_below(op->prng, SIM_SPOTS)] +
-                  sim_below(op->prng, MAX(2 * unit, 2048))) %
-                 size;
+        uint64_t spot = op->disk->spots[sim_below(op->prng, SIM_SPOTS)];
+        offset = (spot + sim_below(op->prng, MAX(2 * unit, 2048))) % size;
     }
     uint64_t bytes = draw_length(op, size - offset);
     switch (sim_below(op->prng, 4)) {
