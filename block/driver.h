@@ -55,6 +55,7 @@ struct ash_check {
     uint64_t corruptions;     /* left */
     uint64_t leaks;           /* left; clusters */
     uint64_t check_errors;    /* could not be examined */
+    int io_error;             /* the first, where that was for want of reading it; 0: none */
     uint64_t corruptions_fixed;
     uint64_t leaks_fixed;
     uint64_t image_end_offset;

@@ -37,6 +37,16 @@ void ash_qcow2_check_report(struct qcow2_checking *checking, const char *format,
     checking->check->report(checking->check, sentence);
 }
 
+int ash_qcow2_check_read(struct qcow2_checking *checking, uint64_t offset, void *buffer,
+                         uint64_t bytes)
+{
+    int ret = ash_qcow2_read(checking->node, offset, buffer, bytes);
+    if (ret < 0 && checking->check->io_error == 0) {
+        checking->check->io_error = ret;
+    }
+    return ret;
+}
+
 /* One cluster's refcount as it is stored against what was counted. */
 static void compare_cluster(struct qcow2_checking *checking, struct qcow2_findings *findings,
                             uint64_t cluster, uint64_t stored)
@@ -78,7 +88,7 @@ ASH_CO_FN static int compare_block(struct qcow2_checking *checking, struct qcow2
 {
     const struct ash_qcow2_state *s = qcow2_state(checking->node);
     uint64_t first = index << s->refblock_bits;
-    int ret = ash_qcow2_read(checking->node, offset, block, s->cluster_bytes);
+    int ret = ash_qcow2_check_read(checking, offset, block, s->cluster_bytes);
     if (ret < 0) {
         ash_qcow2_check_report(checking, "ERROR: refcount block %" PRIu64 " cannot be read", index);
         checking->check->check_errors++;
@@ -145,7 +155,7 @@ ASH_CO_FN static int check_l2_flags(struct qcow2_checking *checking,
                                     uint64_t *table)
 {
     const struct ash_qcow2_state *s = qcow2_state(checking->node);
-    if (ash_qcow2_read(checking->node, offset, table, s->cluster_bytes) < 0) {
+    if (ash_qcow2_check_read(checking, offset, table, s->cluster_bytes) < 0) {
         return 0; /* counted before */
     }
     bool changed = false;
@@ -266,6 +276,7 @@ ASH_CO_FN static int recheck(struct ash_node *node, struct ash_check *check,
     check->corruptions = again.corruptions;
     check->leaks = again.leaks;
     check->check_errors = again.check_errors;
+    check->io_error = again.io_error;
     check->image_end_offset = again.image_end_offset;
     return 0;
 }

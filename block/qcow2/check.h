@@ -49,6 +49,10 @@ struct qcow2_checking {
 void ash_qcow2_check_report(struct qcow2_checking *checking, const char *format, ...)
     ASH_PRINTF(2, 3);
 
+/* Reads from the file; remembers the first error. */
+ASH_CO_FN int ash_qcow2_check_read(struct qcow2_checking *checking, uint64_t offset, void *buffer,
+                                   uint64_t bytes);
+
 /* Counts every reference: header, L1, L2 tables, clusters, snapshots, bitmaps, refcount table. What
  * is unreadable is counted in check_errors; negative only when the check cannot go on. */
 ASH_CO_FN int ash_qcow2_count_references(struct qcow2_checking *checking);

@@ -114,7 +114,7 @@ ASH_CO_FN static int count_l2(struct qcow2_checking *checking, uint64_t l1_index
 {
     const struct ash_qcow2_state *s = qcow2_state(checking->node);
     uint64_t entries = s->cluster_bytes / sizeof(uint64_t);
-    int ret = ash_qcow2_read(checking->node, offset, table, s->cluster_bytes);
+    int ret = ash_qcow2_check_read(checking, offset, table, s->cluster_bytes);
     if (ret < 0) {
         ash_qcow2_check_report(checking, "ERROR: I/O error reading the L2 table at 0x%" PRIx64,
                                offset);

@@ -63,7 +63,7 @@ ASH_CO_FN static uint64_t *load_table(struct qcow2_checking *checking, uint64_t 
                                       uint64_t entries, const char *what)
 {
     uint64_t *table = g_try_new(uint64_t, entries);
-    if (table == NULL || ash_qcow2_read(checking->node, offset, table, entries * 8) < 0) {
+    if (table == NULL || ash_qcow2_check_read(checking, offset, table, entries * 8) < 0) {
         g_free(table);
         unreadable(checking, what, offset);
         return NULL;
@@ -103,7 +103,7 @@ int ash_qcow2_count_snapshots(struct qcow2_checking *checking)
     for (uint32_t i = 0; i < header->snapshots; i++) {
         struct snapshot_fields fields;
         if (!ash_range_valid(at, sizeof(fields)) || at - start > SNAPSHOT_TABLE_BYTES_MAX ||
-            ash_qcow2_read(checking->node, at, &fields, sizeof(fields)) < 0) {
+            ash_qcow2_check_read(checking, at, &fields, sizeof(fields)) < 0) {
             return unreadable(checking, "the snapshot table", at);
         }
         int ret = count_snapshot(checking, &fields);
@@ -193,7 +193,7 @@ int ash_qcow2_count_bitmaps(struct qcow2_checking *checking)
         return ret;
     }
     uint8_t *directory = g_try_malloc(ASH_MAX(bytes, 1));
-    if (directory == NULL || ash_qcow2_read(checking->node, offset, directory, bytes) < 0) {
+    if (directory == NULL || ash_qcow2_check_read(checking, offset, directory, bytes) < 0) {
         unreadable(checking, "the bitmap directory", offset);
     } else {
         ret = count_directory(checking, directory, bytes, count);

@@ -234,6 +234,12 @@ ASH_CO_FN static int repair_dirty(struct ash_node *node, struct ash_error *error
     struct ash_check check = {.fix = ASH_CHECK_FIX_LEAKS | ASH_CHECK_FIX_ERRORS};
     char label[300];
     int ret = ash_qcow2_check(node, &check, error);
+    if (ret == 0 && check.check_errors != 0 && check.io_error != 0) {
+        return ash_error_errno(error, check.io_error,
+                               "%s: it was not closed properly, and cannot be repaired as a part of "
+                               "it cannot be read",
+                               ash_node_label(node, label));
+    }
     if (ret == 0 && (check.corruptions != 0 || check.check_errors != 0)) {
         ret = ash_error_set(error, -EACCES,
                             "%s: it was not closed properly, and not all of it could be repaired",

@@ -134,16 +134,12 @@ static void end_of_failure(void *opaque, const struct ash_sim_event *event)
     }
 }
 
-QCOW2_TEST(nothing_is_repaired_while_something_cannot_be_read)
+/* Has the read of the L2 table fail while `body` runs, and waits until it sets `checked`. */
+ASH_CO_FN static void fail_one_read(ash_co_fn *body)
 {
-    small_image();
-    poke_refcount(40, 1);
-    uint64_t bytes = (uint64_t)ash_sim_file_bytes(rig.world, "image");
-    uint8_t *before = g_malloc(bytes);
-    assert_int_equal(ash_sim_file_read(rig.world, "image", 0, before, bytes), 0);
     ash_sim_hold(rig.world, "image", ASH_AIO_READ, l2_table(), CLUSTER);
     checked = 1;
-    assert_int_equal(ash_co_spawn(&rig.loop->sched, check_body, NULL), 0);
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, body, NULL), 0);
     while (ash_sim_held(rig.world) == 0) {
         ash_co_sleep(1 * MS);
     }
@@ -155,6 +151,16 @@ QCOW2_TEST(nothing_is_repaired_while_something_cannot_be_read)
         ash_co_sleep(1 * MS);
     }
     ash_sim_observe(rig.world, NULL, NULL);
+}
+
+QCOW2_TEST(nothing_is_repaired_while_something_cannot_be_read)
+{
+    small_image();
+    poke_refcount(40, 1);
+    uint64_t bytes = (uint64_t)ash_sim_file_bytes(rig.world, "image");
+    uint8_t *before = g_malloc(bytes);
+    assert_int_equal(ash_sim_file_read(rig.world, "image", 0, before, bytes), 0);
+    fail_one_read(check_body);
     assert_true(check.check_errors > 0);
     assert_int_equal(check.leaks_fixed, 0);
     assert_int_equal(check.corruptions_fixed, 0);
@@ -165,6 +171,27 @@ QCOW2_TEST(nothing_is_repaired_while_something_cannot_be_read)
     assert_int_equal(check_image(0), 0);
     assert_int_equal(check.leaks, 1);
     assert_int_equal(check.corruptions, 0);
+}
+
+static void open_body(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    checked = rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error);
+}
+
+QCOW2_TEST(a_dirty_image_that_cannot_be_read_now_says_so_and_opens_later)
+{
+    open_image("cluster_size=4k,lazy_refcounts=on", MIB);
+    assert_int_equal(write_bytes(0, 16 * CLUSTER, 1), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    poke64(72, peek64(72) | QCOW2_INCOMPATIBLE_DIRTY);
+    fail_one_read(open_body);
+    assert_int_equal(checked, -EIO);
+    assert_non_null(strstr(error.message, "a part of it cannot be read"));
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
 }
 
 /* An image in use: what is dirty is written first, and writing goes on afterwards. */
@@ -323,6 +350,7 @@ int main(void)
         RUN(what_leads_outside_or_is_not_aligned_is_told_and_not_followed),
         RUN(a_compressed_cluster_counts_in_each_host_cluster_that_it_reaches_into),
         RUN(nothing_is_repaired_while_something_cannot_be_read),
+        RUN(a_dirty_image_that_cannot_be_read_now_says_so_and_opens_later),
         RUN(repairs_of_an_image_in_use_take_nothing_from_it),
         RUN(what_a_repair_counts_is_not_handed_out_afterwards),
         RUN(what_is_being_given_back_is_no_leak),
