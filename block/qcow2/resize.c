@@ -8,7 +8,9 @@
  *  3. Growing: what a backing file, or the rest of the last cluster, would show in the new range is
  *     covered with zeroes, on disk, before the header says the new length: a cut in between shows
  * the old length, never old contents.
- *  4. Where a call fails, the length in memory is that on disk. */
+ *  4. Where a call fails, the length in memory is that on disk.
+ *  5. Preallocating: what a link leads to lies within the file before the link is made, so that the
+ *     flush before links covers the file's length too. */
 #include <errno.h>
 #include <inttypes.h>
 #include "block/qcow2/qcow2.h"
@@ -34,6 +36,18 @@ ASH_CO_FN static int shrink(struct ash_node *node, uint64_t bytes, struct ash_er
     return 0;
 }
 
+/* Has the file reach to the end of what was placed. */
+ASH_CO_FN static int reach(struct ash_node *node, const struct ash_placement *placement)
+{
+    uint64_t end = placement->host_offset + placement->bytes;
+    const struct ash_node *file = node->file->child;
+    if (end <= file->size_bytes || (file->flags & ASH_NODE_GROWS) == 0) {
+        return 0;
+    }
+    int ret = ash_edge_resize(node->file, end, 0, ASH_PREALLOC_OFF, NULL);
+    return file->size_bytes >= end ? 0 : ret; /* growth ahead may have come first */
+}
+
 /* Gives a place to a run of clusters from `offset` on; *done says how far it went. */
 ASH_CO_FN static int preallocate_run(struct ash_node *node, uint64_t offset, uint64_t bytes,
                                      enum ash_prealloc prealloc, uint64_t *done)
@@ -52,6 +66,8 @@ ASH_CO_FN static int preallocate_run(struct ash_node *node, uint64_t offset, uin
     *done = placement.bytes;
     if (prealloc != ASH_PREALLOC_METADATA || !placement.reads_zero) {
         ret = ash_edge_zero(placement.edge, placement.host_offset, placement.bytes, 0);
+    } else {
+        ret = reach(node, &placement);
     }
     if (ret == 0) {
         ret = ash_qcow2_map_ops.commit(node, &placement);

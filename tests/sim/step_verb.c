@@ -30,9 +30,6 @@ bool sim_draw_resize(struct sim_op *op)
     op->bytes = MIN(bytes, disk->model.bytes_max / 512 * 512);
     if (op->bytes > old && ash_prng_chance(op->prng, 300)) {
         op->mode = (int)sim_below(op->prng, ASH_PREALLOC_FULL + 1);
-        if (op->mode == ASH_PREALLOC_METADATA) { /* see "Open findings" in docs/testing.md */
-            op->mode = ASH_PREALLOC_OFF;
-        }
     }
     return op->bytes != old &&
            (!top->format->may_resize || top->format->may_resize(disk, top, op->bytes));
@@ -70,8 +67,11 @@ void sim_end_resize(struct sim_op *op, int ret)
 
 bool sim_may_resize(const struct sim_op *op, int ret)
 {
-    return ret == -ENOTSUP && op->mode == ASH_PREALLOC_FALLOC &&
-           (op->run->unsupported & ASH_SIM_NO_ALLOCATE) != 0;
+    bool falloc =
+        op->mode == ASH_PREALLOC_FALLOC && (op->run->unsupported & ASH_SIM_NO_ALLOCATE) != 0;
+    bool metadata =
+        op->mode == ASH_PREALLOC_METADATA && op->disk->layers[0].format == &sim_format_raw;
+    return ret == -ENOTSUP && (falloc || metadata);
 }
 
 /* --- pause --- */

@@ -150,6 +150,55 @@ static void the_length_changes_while_tables_grow_with_little_memory(void **state
     run_all(8192);
 }
 
+/* --- preallocation --- */
+
+static int resized;
+
+static void preallocate(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    resized = ash_co_disk_resize(disk, 4 * MIB, 0, ASH_PREALLOC_METADATA, NULL);
+}
+
+/* resize:  takes places ... makes the file longer, held .................. power cut
+ * tables:                                         must not be on disk yet            */
+static int lose_length(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    assert_int_equal(rig_create(&rig, "image", 65536, "preallocation=metadata"), 0);
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), 0);
+    ash_sim_hold(rig.world, "image", ASH_AIO_TRUNCATE, 0, INT64_MAX);
+    resized = 1;
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, preallocate, NULL), 0);
+    ash_co_sleep(1000 * MS);
+    assert_true(ash_sim_held(rig.world) > 0);
+    ash_sim_power_cut(rig.world, ASH_SIM_CUT_KEEP);
+    while (resized == 1) {
+        ash_co_sleep(MS);
+    }
+    assert_int_equal(resized, -EIO);
+    assert_true(ash_co_disk_close(disk, NULL) < 0);
+    return 0;
+}
+
+static void a_cut_leaves_no_link_to_where_the_file_does_not_reach(void **state)
+{
+    struct ash_sim_config config = {.seed = 1, .latency_ns_min = MS / 10, .latency_ns_max = 2 * MS};
+    struct audit a;
+    (void)state;
+    error = (struct ash_error)ASH_ERROR_INIT;
+    rig_world(&rig, &config);
+    rig_boot(&rig);
+    assert_int_equal(ash_loop_run_sync(rig.loop, lose_length, NULL), 0);
+    audit_image(&rig, "image", true, &a);
+    if (a.corruptions) {
+        fail_msg("%" PRIu64 " corruptions, first: %s", a.corruptions, a.first);
+    }
+    rig_end(&rig);
+}
+
 static int tear_down(void **state)
 {
     (void)state;
@@ -167,6 +216,7 @@ int main(void)
         cmocka_unit_test_teardown(the_length_changes_while_tables_grow, tear_down),
         cmocka_unit_test_teardown(the_length_changes_while_tables_grow_with_little_memory,
                                   tear_down),
+        cmocka_unit_test_teardown(a_cut_leaves_no_link_to_where_the_file_does_not_reach, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
