@@ -138,6 +138,9 @@ struct ash_driver {
     /* The options are in the state, and node->file is open for formats and filters. Sets size_bytes,
      * and, from the header, backing_file and backing_format. After a failure close is not called. */
     ASH_CO_PTR int (*open)(struct ash_node *node, struct ash_error *error);
+    /* All that the node stands on is open now, its backing chain included, though none of it can be
+     * found by name yet. Does not yield. A failure closes the node. */
+    int (*chained)(struct ash_node *node, struct ash_error *error);
     /* Writes what is not written and frees what open took. The state's memory is the caller's. */
     ASH_CO_PTR int (*close)(struct ash_node *node);
 

@@ -2,6 +2,7 @@
 /* All drivers, in one visible table: constructors would be lost in a static archive. */
 #include "block/driver.h"
 
+extern const struct ash_driver ash_driver_copy_on_read;
 extern const struct ash_driver ash_driver_fault;
 extern const struct ash_driver ash_driver_file;
 extern const struct ash_driver ash_driver_host_device;
@@ -14,6 +15,7 @@ extern const struct ash_driver ash_driver_raw;
 extern const struct ash_driver ash_driver_throttle;
 
 const struct ash_driver *const ash_drivers[] = {
+    &ash_driver_copy_on_read,
     &ash_driver_fault,
     &ash_driver_file,
     &ash_driver_host_device,

@@ -16,6 +16,7 @@ struct ash_node_options {
     char *driver; /* NULL: probe */
     char *name;   /* NULL: generated */
     uint32_t flags;
+    bool copy_on_read; /* a filter of that name is to stand above the node */
 };
 
 /* `flags` holds where the description says nothing. Takes its keys out of `description`. */

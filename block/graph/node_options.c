@@ -129,7 +129,7 @@ int ash_node_options_take(json_t *description, uint32_t flags, struct ash_node_o
                           struct ash_error *error)
 {
     int ret = 0;
-    *options = (struct ash_node_options){NULL, NULL, flags};
+    *options = (struct ash_node_options){.flags = flags};
     options->driver = take_text(description, "driver", &ret, error);
     if (ret == 0) {
         options->name = take_text(description, "node-name", &ret, error);
@@ -144,6 +144,11 @@ int ash_node_options_take(json_t *description, uint32_t flags, struct ash_node_o
     if (read_only == 1) {
         options->flags &= ~ASH_NODE_WRITE;
     }
+    int copy_on_read = take_bool(description, "copy-on-read", "copy-on-read", error);
+    if (copy_on_read == -EINVAL) {
+        return copy_on_read;
+    }
+    options->copy_on_read = copy_on_read == 1;
     ret = take_flag(description, "auto-read-only", "auto-read-only", ASH_NODE_AUTO_READ_ONLY,
                     &options->flags, error);
     if (ret == 0) {
@@ -171,5 +176,5 @@ void ash_node_options_clear(struct ash_node_options *options)
 {
     g_free(options->driver);
     g_free(options->name);
-    *options = (struct ash_node_options){NULL, NULL, 0};
+    *options = (struct ash_node_options){.flags = 0};
 }

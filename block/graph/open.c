@@ -149,22 +149,29 @@ static void settle(struct ash_node *node)
 }
 
 /* Lets the node and what was opened with it be found by their names: not before the whole chain is
- * there, as whoever found a part of it would read zeroes where the rest is missing. */
-static void show(struct ash_node *top)
+ * there, as whoever found a part of it would read zeroes where the rest is missing. Tells them so.
+ */
+static int show(struct ash_node *top, struct ash_error *error)
 {
     GPtrArray *nodes = g_ptr_array_new();
+    int ret = 0;
     g_ptr_array_add(nodes, top);
-    while (nodes->len > 0) {
-        struct ash_node *node = g_ptr_array_remove_index(nodes, nodes->len - 1);
-        if (node->open) {
-            continue; /* it was there before, and all below it */
-        }
-        node->open = true;
+    top->open = true;
+    for (guint i = 0; i < nodes->len && ret == 0; i++) {
+        struct ash_node *node = nodes->pdata[i];
         ash_list_for_each (edge, &node->children, struct ash_edge, parent_link) {
-            g_ptr_array_add(nodes, edge->child);
+            if (!edge->child->open) { /* else it was there before, and all below it */
+                edge->child->open = true;
+                g_ptr_array_add(nodes, edge->child);
+            }
         }
+        ret = node->driver->chained != NULL ? node->driver->chained(node, error) : 0;
+    }
+    for (guint i = 0; i < nodes->len && ret < 0; i++) {
+        ((struct ash_node *)nodes->pdata[i])->open = false;
     }
     g_ptr_array_free(nodes, TRUE);
+    return ret;
 }
 
 static int check_name(struct ash_loop *loop, const struct ash_node_options *options,
@@ -258,6 +265,19 @@ ASH_CO_FN static int open_driver(struct ash_loop *loop, struct ash_node_options 
     return open_node(loop, driver, options, rest, file, node, error);
 }
 
+/* The filter on top of a node that was opened just now; it is opened as the node is. */
+ASH_CO_FN static int put_copy_on_read(struct ash_loop *loop, struct ash_node **node,
+                                      struct ash_error *error)
+{
+    uint32_t own =
+        ASH_NODE_PROBED | ASH_NODE_DETECT_ZEROES | ASH_NODE_DETECT_UNMAP | ASH_NODE_GROWS;
+    struct ash_node_options options = {.flags = (*node)->flags & ~own};
+    json_t *none = json_object();
+    int ret = open_node(loop, ash_driver_find("copy-on-read"), &options, none, *node, node, error);
+    json_decref(none);
+    return ret;
+}
+
 static int open_layer(struct ash_loop *loop, const json_t *description, uint32_t flags,
                       unsigned nesting, struct ash_node **node, struct ash_error *error)
 {
@@ -266,7 +286,7 @@ static int open_layer(struct ash_loop *loop, const json_t *description, uint32_t
                              ASH_NESTING_MAX);
     }
     json_t *rest = json_deep_copy(description);
-    struct ash_node_options options = {NULL, NULL, 0};
+    struct ash_node_options options = {.flags = 0};
     int ret = ash_json_expand(rest, error);
     if (ret == 0) {
         ret = ash_node_options_take(rest, flags, &options, error);
@@ -278,6 +298,9 @@ static int open_layer(struct ash_loop *loop, const json_t *description, uint32_t
         json_decref((*node)->options);
         (*node)->options = json_deep_copy(description);
         ash_json_expand((*node)->options, NULL);
+    }
+    if (ret == 0 && options.copy_on_read) {
+        ret = put_copy_on_read(loop, node, error);
     }
     ash_node_options_clear(&options);
     json_decref(rest);
@@ -456,11 +479,13 @@ int ash_node_open(struct ash_loop *loop, const json_t *description, uint32_t fla
         return ret;
     }
     ret = open_chain(top, error);
+    if (ret == 0) {
+        ret = show(top, error);
+    }
     if (ret < 0) {
         ash_node_unref(top);
         return ret;
     }
-    show(top);
     *result = top;
     return 0;
 }

@@ -3,10 +3,11 @@
  *
  * A description is a JSON object: "driver", the driver's own options, "file" for what lies below,
  * and the options of every node: node-name, read-only, auto-read-only, discard, detect-zeroes,
- * force-share, cache.direct, cache.no-flush. Without "driver" the format is probed. "backing" may
- * be an object, a node name, null (no backing), or absent: then the header's string decides, as a
- * path relative to the image, and only as a path unless ASH_NODE_HEADER_URLS. Chains are opened by
- * a loop; the same file twice in a chain is refused. */
+ * force-share, cache.direct, cache.no-flush, and copy-on-read, which puts a filter above it. Without
+ * "driver" the format is probed. "backing" may be an object, a node name, null (no backing), or
+ * absent: then the header's string decides, as a path relative to the image, and only as a path
+ * unless ASH_NODE_HEADER_URLS. Chains are opened by a loop; the same file twice in a chain is
+ * refused. */
 #ifndef ASH_BLOCK_GRAPH_OPEN_H
 #define ASH_BLOCK_GRAPH_OPEN_H
 

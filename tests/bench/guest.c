@@ -2,11 +2,12 @@
 /* A guest for benchmarks: random requests of one size through the public API, for a time.
  *
  *     guest [-f FORMAT] [-t CACHE] [-d DEPTH] [-b BYTES] [-s SECONDS] [-w PER CENT] [-r BYTES] [-k]
- * [-c] [-m] IMAGE
+ * [-c] [-m] [-W] IMAGE
  *
  * -w: how many of 100 requests are writes.  -r: the set of blocks, from the beginning of the disk
  * on. -k: first a warming pass that reads each block of 64 KiB once; its rate is printed as "cold".
  * -c: stop after the cold pass. -m: tell the library of the guest's memory (ash_memory_add).
+ * -W: the disk is opened for writing, though nothing may be written.
  *
  * Prints one line: requests per second, CPU time per request, peak memory, engine. */
 #include <ashlar/ashlar.h>
@@ -188,7 +189,7 @@ struct settings {
 static bool parse(int argc, char **argv, struct guest *guest, struct settings *settings)
 {
     int option;
-    while ((option = getopt(argc, argv, "f:t:d:b:s:w:r:kcm")) != -1) {
+    while ((option = getopt(argc, argv, "f:t:d:b:s:w:r:kcmW")) != -1) {
         switch (option) {
         case 'f':
             settings->options.format = optarg;
@@ -220,11 +221,14 @@ static bool parse(int argc, char **argv, struct guest *guest, struct settings *s
         case 'm':
             guest->tell_memory = true;
             break;
+        case 'W':
+            settings->options.flags |= ASH_DISK_WRITE;
+            break;
         default:
             return false;
         }
     }
-    settings->options.flags = guest->write_percent > 0 ? ASH_DISK_WRITE : 0;
+    settings->options.flags |= guest->write_percent > 0 ? ASH_DISK_WRITE : 0;
     return optind + 1 == argc;
 }
 

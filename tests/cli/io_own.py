@@ -66,9 +66,9 @@ class Speaking(Tool):
         self.fails(options=['a.raw', 'a.raw'], saying=['ashlar-io: ', '--help'])
 
     def test_what_is_not_supported_is_refused_by_name(self):
-        for option in (['-s'], ['-C'], ['-T', 'x'], ['--object', 'secret,id=x']):
+        for option in (['-s'], ['-T', 'x'], ['--object', 'secret,id=x']):
             self.fails('length', options=option + ['-f', 'raw', 'a.raw'], saying=['ashlar-io: ' + option[0]])
-        for option in ('-s', '-C'):
+        for option in ('-s',):
             self.fails(f'open {option} a.raw', options=[], saying=['ashlar-io: ' + option])
 
     def test_a_full_output_is_an_error(self):
@@ -102,6 +102,15 @@ class Differing(Tool):
 
     def test_an_image_without_locks_is_not_reopened_for_writing(self):
         self.fails('reopen -w', options=['-r', '-U', '-f', 'raw', 'a.raw'], saying=['force-share', "'a.raw'"])
+
+    def test_copy_on_read_keeps_what_was_read(self):
+        self.works('write -q -P 7 0 128k', options=['-f', 'raw', 'a.raw'])
+        subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'a.raw', '-F', 'raw', 'o.qcow2'],
+                       cwd=self.where, check=True)
+        held = '64 KiB (0x10000) bytes     allocated at offset 0 bytes (0x0)'
+        self.assertNotIn(held, self.works('read -q 0 512', 'map', options=['o.qcow2']))
+        self.works('read -q -P 7 0 512', options=['-C', 'o.qcow2'])
+        self.assertIn(held, self.works('map', 'read -q -P 7 0 128k', options=['o.qcow2']))
 
     def test_an_open_image_is_locked(self):
         result = self.fails('length', 'open -o driver=raw a.raw', 'close', 'open -o driver=raw a.raw',

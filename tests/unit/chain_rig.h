@@ -18,6 +18,7 @@ struct chain {
     unsigned commit_fails;
     bool no_zero;
     bool no_coded; /* guests write nothing compressed */
+    bool copy_on_read;
     uint64_t unit[LAYERS_MAX];
     uint64_t bytes[LAYERS_MAX]; /* 0: the top. The last one is the base */
     struct guest_model model;
@@ -114,6 +115,9 @@ ASH_CO_FN static inline struct ash_disk *chain_open(struct core *core, const str
     struct ash_disk *disk = NULL;
     struct ash_error error = ASH_ERROR_INIT;
     json_t *description = chain_describe(core, chain, first);
+    if (chain->copy_on_read && first == 0) {
+        json_object_set_new(description, "copy-on-read", json_true());
+    }
     int ret = ash_co_disk_open(core->loop, description, flags, &disk, &error);
     json_decref(description);
     if (ret < 0) {

@@ -38,8 +38,8 @@ bool ash_shell_open_option(struct ash_shell_open *request, int option, const cha
 {
     switch (option) {
     case 'C':
-        ash_tool_error("-C: copy-on-read is not supported");
-        return false;
+        request->copy_on_read = true;
+        return true;
     case 'd':
         return take_discard(value, &request->flags);
     case 'i':
@@ -103,6 +103,9 @@ ASH_CO_FN static int open_co(void *opaque)
     json_t *description = describe(call->request, &call->error);
     if (description == NULL) {
         return call->error.code < 0 ? call->error.code : -EINVAL;
+    }
+    if (call->request->copy_on_read) {
+        json_object_set_new(description, "copy-on-read", json_true());
     }
     int ret = ash_co_disk_open(shell->loop, description, call->request->flags, &shell->disk,
                                &call->error);

@@ -31,14 +31,14 @@ static int help(void)
            "  -U, --force-share     without locks; needs -r\n"
            "  -t, --cache MODE      none, writeback (default), unsafe, directsync, writethrough\n"
            "  -n, --nocache         the same as -t none\n"
+           "  -C, --copy-on-read    the image keeps what is read from its backing file\n"
            "  -d, --discard MODE    what discards do: ignore (off), unmap (on, default)\n"
            "  -i, --aio MODE        the engine: threads, native, io_uring\n"
            "  -k, --native-aio      the same as -i native\n"
            "  -m, --misalign        buffers are not aligned as direct I/O wants them\n"
            "  -h, --help            shows this\n"
            "  -V, --version         shows the version\n\n"
-           "Not supported, and refused: -s (--snapshot), -C (--copy-on-read), -T (--trace), "
-           "--object.\n"
+           "Not supported, and refused: -s (--snapshot), -T (--trace), --object.\n"
            "Without -c, commands are read from standard input; 'help' lists them.\n",
            ash_tool_name());
     return 0;

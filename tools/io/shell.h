@@ -70,6 +70,7 @@ struct ash_shell_open {
     json_t *options;      /* -o, or NULL; owned */
     uint32_t flags;       /* ASH_NODE_* */
     bool write_through;
+    bool copy_on_read;
 };
 
 /* For reading and writing, and discards are passed on. */
