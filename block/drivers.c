@@ -2,6 +2,7 @@
 /* All drivers, in one visible table: constructors would be lost in a static archive. */
 #include "block/driver.h"
 
+extern const struct ash_driver ash_driver_copy_before_write;
 extern const struct ash_driver ash_driver_copy_on_read;
 extern const struct ash_driver ash_driver_fault;
 extern const struct ash_driver ash_driver_file;
@@ -12,9 +13,11 @@ extern const struct ash_driver ash_driver_null_co;
 
 extern const struct ash_driver ash_driver_qcow2;
 extern const struct ash_driver ash_driver_raw;
+extern const struct ash_driver ash_driver_snapshot_access;
 extern const struct ash_driver ash_driver_throttle;
 
 const struct ash_driver *const ash_drivers[] = {
+    &ash_driver_copy_before_write,
     &ash_driver_copy_on_read,
     &ash_driver_fault,
     &ash_driver_file,
@@ -24,6 +27,7 @@ const struct ash_driver *const ash_drivers[] = {
     &ash_driver_null_co,
     &ash_driver_qcow2,
     &ash_driver_raw,
+    &ash_driver_snapshot_access,
     &ash_driver_throttle,
     NULL,
 };

@@ -2,11 +2,13 @@
 /* All kinds of jobs, in one visible table: constructors would be lost in a static archive. */
 #include "job/job.h"
 
+extern const struct ash_job_driver ash_job_backup;
 extern const struct ash_job_driver ash_job_commit;
 extern const struct ash_job_driver ash_job_mirror;
 extern const struct ash_job_driver ash_job_stream;
 
 const struct ash_job_driver *const ash_job_drivers[] = {
+    &ash_job_backup,
     &ash_job_commit,
     &ash_job_mirror,
     &ash_job_stream,

@@ -9,6 +9,7 @@
 #include <glib.h>
 #include <string.h>
 #include "block/graph/block.h"
+#include "block/graph/pause.h"
 #include "job/private.h"
 #include "util/assert.h"
 #include "util/json.h"
@@ -316,6 +317,38 @@ static int reserve_coroutines(struct ash_loop *loop, size_t count, struct ash_er
     return 0;
 }
 
+/* Begins those that are about a moment, all at the same. */
+ASH_CO_FN static int begin_jobs(struct ash_loop *loop, struct ash_job **jobs, size_t count,
+                                struct ash_error *error)
+{
+    struct ash_node **nodes = g_new(struct ash_node *, count);
+    size_t node_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (jobs[i]->driver->begin != NULL) {
+            nodes[node_count++] = jobs[i]->moment;
+        }
+    }
+    int ret = 0;
+    if (node_count > 0) {
+        struct ash_pause pause;
+        ret = ash_pause_begin(&pause, loop, nodes, node_count, UINT64_MAX);
+        ash_assert(ret == 0); /* without a deadline it does not expire */
+        size_t begun = 0;
+        for (; ret == 0 && begun < count; begun += ret == 0) {
+            const struct ash_job_driver *driver = jobs[begun]->driver;
+            ret = driver->begin != NULL ? driver->begin(jobs[begun], error) : 0;
+        }
+        while (ret < 0 && begun-- > 0) {
+            if (jobs[begun]->driver->unbegin != NULL) {
+                jobs[begun]->driver->unbegin(jobs[begun]);
+            }
+        }
+        ash_pause_end(&pause);
+    }
+    g_free(nodes);
+    return ret;
+}
+
 ASH_CO_FN static int start_jobs(struct ash_loop *loop, const json_t *const *descriptions,
                                 size_t count, ash_job_event_fn *event, void *event_opaque,
                                 struct ash_job **jobs, struct ash_error *error)
@@ -329,6 +362,9 @@ ASH_CO_FN static int start_jobs(struct ash_loop *loop, const json_t *const *desc
         }
     }
     int ret = reserve_coroutines(loop, count, error);
+    if (ret == 0) {
+        ret = begin_jobs(loop, jobs, count, error);
+    }
     if (ret < 0) {
         undo_start(jobs, count);
         return ret;

@@ -46,6 +46,11 @@ struct ash_job_driver {
     /* Checks the options and takes what the job needs of the graph. After a failure nothing of it
      * is left, and no other callback is called. */
     ASH_CO_PTR int (*start)(struct ash_job *job, struct ash_error *error);
+    /* The moment that the job is about, the same for all jobs of a transaction: the users above
+     * every job->moment (set by start) are paused. May fail; then unbegin of those that have begun
+     * is called, still in the pause, and then abort and clean of all. Both may be NULL. */
+    ASH_CO_PTR int (*begin)(struct ash_job *job, struct ash_error *error);
+    ASH_CO_PTR void (*unbegin)(struct ash_job *job);
     /* The work. Calls ash_job_pause_point() often. 0, or a negative errno with a sentence. When it
      * returns nothing of the job is in flight, but for a target that was given up by force. */
     ASH_CO_PTR int (*run)(struct ash_job *job, struct ash_error *error);
@@ -72,6 +77,7 @@ struct ash_job {
     struct ash_list link; /* in the loop's list; empty once dismissed */
     struct ash_list txn_link;
     struct ash_job_txn *txn;
+    struct ash_node *moment; /* for begin */
 
     /* Options that every job has. */
     bool auto_finalize;

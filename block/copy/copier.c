@@ -92,10 +92,10 @@ static void leave_source(struct ash_copier *copier)
     }
 }
 
-int ash_copier_begin(struct ash_copier *copier, struct ash_range_lock *lock, uint64_t offset,
-                     uint64_t bytes)
+/* Inside the graph: the rest of beginning a copy. */
+ASH_CO_FN static int begin(struct ash_copier *copier, struct ash_range_lock *lock, uint64_t offset,
+                           uint64_t bytes)
 {
-    enter(copier, &copier->source_user);
     if (copier->forsaken) {
         ash_user_leave(&copier->source_user);
         return -ECANCELED;
@@ -107,6 +107,20 @@ int ash_copier_begin(struct ash_copier *copier, struct ash_range_lock *lock, uin
         return -ECANCELED;
     }
     return 0;
+}
+
+int ash_copier_begin(struct ash_copier *copier, struct ash_range_lock *lock, uint64_t offset,
+                     uint64_t bytes)
+{
+    enter(copier, &copier->source_user);
+    return begin(copier, lock, offset, bytes);
+}
+
+int ash_copier_begin_inside(struct ash_copier *copier, struct ash_range_lock *lock, uint64_t offset,
+                            uint64_t bytes)
+{
+    ash_user_begin(&copier->source_user);
+    return begin(copier, lock, offset, bytes);
 }
 
 void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock)
@@ -170,6 +184,24 @@ ASH_CO_FN static int source_status(struct ash_copier *copier, const struct ash_n
     return ret;
 }
 
+int ash_copier_status(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
+                      struct ash_status *status)
+{
+    return source_status(copier, NULL, offset, bytes, status);
+}
+
+int ash_copier_read(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
+                    const struct ash_iov *iov)
+{
+    struct ash_io io = {.op = ASH_READ, .offset = offset, .bytes = bytes, .iov = *iov};
+    int ret = read_begin(copier);
+    if (ret == 0) {
+        ret = ash_edge_io(copier->source, &io);
+        read_end(copier);
+    }
+    return ret;
+}
+
 int ash_copier_lookup(struct ash_copier *copier, const struct ash_node *base, uint64_t offset,
                       uint64_t bytes, uint64_t *same_bytes, bool *decided)
 {
@@ -193,7 +225,7 @@ void ash_copier_yield_target(struct ash_copier *copier)
     ash_plan_free(plan);
 }
 
-ASH_CO_FN static int write_target(struct ash_copier *copier, const struct ash_io *io)
+int ash_copier_target_io(struct ash_copier *copier, const struct ash_io *io)
 {
     ash_user_begin(&copier->target_user); /* guests may wait for the copy: no gate in between */
     int ret = ash_edge_io(copier->target, io);
@@ -208,7 +240,7 @@ ASH_CO_FN static int copy_zeroes(struct ash_copier *copier, uint64_t offset, uin
     }
     struct ash_io io = {.op = ASH_ZERO, .offset = offset, .bytes = bytes};
     io.flags = (copier->flags & ASH_COPY_UNMAP) != 0 ? ASH_REQ_UNMAP : 0;
-    return write_target(copier, &io);
+    return ash_copier_target_io(copier, &io);
 }
 
 ASH_CO_FN static int copy_data(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
@@ -220,18 +252,13 @@ ASH_CO_FN static int copy_data(struct ash_copier *copier, uint64_t offset, uint6
     }
     struct iovec vec = {buffer, bytes};
     struct ash_io io = {
-        .op = ASH_READ, .offset = offset, .bytes = bytes, .iov = ash_iov_of(&vec, 1)};
-    int ret = read_begin(copier);
-    if (ret == 0) {
-        ret = ash_edge_io(copier->source, &io);
-        read_end(copier);
-    }
+        .op = ASH_WRITE, .offset = offset, .bytes = bytes, .iov = ash_iov_of(&vec, 1)};
+    int ret = ash_copier_read(copier, offset, bytes, &io.iov);
     *reading = ret < 0;
     if (ret == 0) {
-        io.op = ASH_WRITE;
         io.flags = (copier->flags & ASH_COPY_COMPRESS) != 0 ? ASH_IO_COMPRESS : 0;
         bool zero = (copier->flags & ASH_COPY_DETECT_ZEROES) != 0 && ash_iov_is_zero(io.iov, bytes);
-        ret = zero ? copy_zeroes(copier, offset, bytes) : write_target(copier, &io);
+        ret = zero ? copy_zeroes(copier, offset, bytes) : ash_copier_target_io(copier, &io);
     }
     ash_buffer_free(copier->loop, buffer, bytes);
     return ret;
@@ -312,5 +339,5 @@ int ash_copier_copy(struct ash_copier *copier, uint64_t offset, uint64_t bytes, 
 int ash_copier_flush(struct ash_copier *copier)
 {
     struct ash_io io = {.op = ASH_FLUSH};
-    return write_target(copier, &io);
+    return ash_copier_target_io(copier, &io);
 }

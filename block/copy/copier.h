@@ -17,6 +17,7 @@
 #define ASH_BLOCK_COPY_COPIER_H
 
 #include "block/graph/node.h"
+#include "block/io/io.h"
 #include "util/co/range_lock.h"
 
 #define ASH_COPY_COMPRESS (1u << 0)      /* the target gets coded units; -ENOTSUP if it has none */
@@ -59,12 +60,15 @@ void ash_copier_ref(struct ash_copier *copier);
 ASH_CO_FN void ash_copier_unref(struct ash_copier *copier);
 
 /* Before and after a copy: enters the graph and locks whole clusters. -ECANCELED: it was forsaken;
- * then there is nothing to end. */
+ * then there is nothing to end. _inside: for whom a request in the graph waits, which must not be
+ * held up by a gate. */
 ASH_CO_FN int ash_copier_begin(struct ash_copier *copier, struct ash_range_lock *lock,
                                uint64_t offset, uint64_t bytes);
+ASH_CO_FN int ash_copier_begin_inside(struct ash_copier *copier, struct ash_range_lock *lock,
+                                      uint64_t offset, uint64_t bytes);
 void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock);
 
-/* Waits until no copy uses the source, and lets that go. */
+/* Waits until no copy uses the source, and lets that go. Once only (asserted). */
 ASH_CO_FN void ash_copier_forsake(struct ash_copier *copier);
 
 /* Copies whole clusters (the last one of the source may be short), between begin and end. On
@@ -72,6 +76,15 @@ ASH_CO_FN void ash_copier_forsake(struct ash_copier *copier);
  */
 ASH_CO_FN int ash_copier_copy(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
                               bool *reading);
+
+/* Reads the source, or asks what it is, between begin and end. -ECANCELED: it was let go. */
+ASH_CO_FN int ash_copier_read(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
+                              const struct ash_iov *iov);
+ASH_CO_FN int ash_copier_status(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
+                                struct ash_status *status);
+
+/* A request to the target; others may wait for it, so no gate holds it up. */
+ASH_CO_FN int ash_copier_target_io(struct ash_copier *copier, const struct ash_io *io);
 
 /* What the target was given is stable. */
 ASH_CO_FN int ash_copier_flush(struct ash_copier *copier);

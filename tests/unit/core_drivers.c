@@ -3,6 +3,7 @@
  * that does nothing but be there. */
 #include "block/driver.h"
 
+extern const struct ash_driver ash_driver_copy_before_write;
 extern const struct ash_driver ash_driver_copy_on_read;
 extern const struct ash_driver ash_driver_fault;
 extern const struct ash_driver ash_driver_file;
@@ -10,6 +11,7 @@ extern const struct ash_driver ash_driver_mirror_top;
 extern const struct ash_driver ash_driver_null_co;
 extern const struct ash_driver ash_driver_qcow2;
 extern const struct ash_driver ash_driver_raw;
+extern const struct ash_driver ash_driver_snapshot_access;
 extern const struct ash_driver ash_driver_test_map;
 extern const struct ash_driver ash_driver_test_mem;
 extern const struct ash_driver ash_driver_throttle;
@@ -28,7 +30,18 @@ static const struct ash_driver driver_test_filter = {
 };
 
 const struct ash_driver *const ash_drivers[] = {
-    &ash_driver_copy_on_read, &ash_driver_fault,    &ash_driver_file,     &ash_driver_mirror_top,
-    &ash_driver_null_co,      &ash_driver_qcow2,    &ash_driver_raw,      &driver_test_filter,
-    &ash_driver_test_map,     &ash_driver_test_mem, &ash_driver_throttle, NULL,
+    &ash_driver_copy_before_write,
+    &ash_driver_copy_on_read,
+    &ash_driver_fault,
+    &ash_driver_file,
+    &ash_driver_mirror_top,
+    &ash_driver_null_co,
+    &ash_driver_qcow2,
+    &ash_driver_raw,
+    &ash_driver_snapshot_access,
+    &driver_test_filter,
+    &ash_driver_test_map,
+    &ash_driver_test_mem,
+    &ash_driver_throttle,
+    NULL,
 };
