@@ -68,8 +68,8 @@ struct backup {
     struct ash_node *filter;
     struct ash_node *snapshot; /* with fleecing */
     struct ash_before_write *before_write;
-    struct ash_bitmap *bitmap;  /* busy; frozen from begin on */
-    struct ash_bitmap *changed; /* sync=top: what was written while the layers were looked at */
+    struct ash_bitmap *bitmap;   /* busy; frozen from begin on */
+    struct ash_bitmap *changed;  /* sync=top: what was written while the layers were looked at */
     struct ash_hbitmap own_todo; /* with fleecing */
     struct ash_hbitmap *todo;
     struct backup_sweep *sweep;
@@ -110,7 +110,8 @@ static const struct ash_option backup_options[] = {
                     .help = "what a failed copy for a guest's write breaks: break-snapshot (the "
                             "job fails) or break-guest-write"),
     ASH_OPTION_UINT("cbw-timeout", struct backup, cbw_timeout_s, .max = 1000000,
-                    .help = "seconds that a guest's write waits for a copy; 0: as long as it takes"),
+                    .help =
+                        "seconds that a guest's write waits for a copy; 0: as long as it takes"),
     ASH_OPTION_SIZE("min-cluster-size", struct backup, cluster_bytes_min,
                     .help = "copies are at least so large; a power of two"),
     ASH_OPTION_END,
@@ -222,11 +223,10 @@ static const struct ash_sweep_ops backup_sweep_ops = {
 ASH_CO_FN static int open_filter(struct backup *b, struct ash_error *error)
 {
     const struct ash_node *target = b->fleecing != NULL ? b->fleecing : b->target;
-    json_t *description =
-        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "driver", "copy-before-write", "file",
-                  b->source->name, "target", target->name, "on-cbw-error",
-                  on_cbw_error_names[b->on_cbw_error], "cbw-timeout", (json_int_t)b->cbw_timeout_s,
-                  "min-cluster-size", (json_int_t)b->cluster_bytes_min);
+    json_t *description = json_pack(
+        "{s:s, s:s, s:s, s:s, s:I, s:I}", "driver", "copy-before-write", "file", b->source->name,
+        "target", target->name, "on-cbw-error", on_cbw_error_names[b->on_cbw_error], "cbw-timeout",
+        (json_int_t)b->cbw_timeout_s, "min-cluster-size", (json_int_t)b->cluster_bytes_min);
     if (b->filter_name != NULL) {
         json_object_set_new(description, "node-name", json_string(b->filter_name));
     }
@@ -383,8 +383,8 @@ ASH_CO_FN static void make_sweep(struct backup *b)
     b->sweep->sweep.forsakable = true;
 }
 
-/* With fleecing: the way from the snapshot to the target. Not in begin, as what is opened above paused
- * nodes is paused too. */
+/* With fleecing: the way from the snapshot to the target. Not in begin, as what is opened above
+ * paused nodes is paused too. */
 ASH_CO_FN static int open_snapshot(struct backup *b, struct ash_error *error)
 {
     json_t *description =
@@ -626,7 +626,8 @@ ASH_CO_FN static void backup_commit(struct ash_job *job)
     }
 }
 
-/* bitmap-mode=always: the bitmap says what the target still lacks, and what guests changed since. */
+/* bitmap-mode=always: the bitmap says what the target still lacks, and what guests changed since.
+ */
 ASH_CO_FN static void backup_abort(struct ash_job *job)
 {
     struct backup *b = backup_of(job);
@@ -635,8 +636,8 @@ ASH_CO_FN static void backup_abort(struct ash_job *job)
     }
     uint64_t cluster = b->sweep->copier->cluster_bytes;
     ash_bitmap_reset(b->bitmap, 0, b->bitmap->size_bytes);
-    for (uint64_t at = 0;
-         (at = ash_hbitmap_next_set(b->todo, at, UINT64_MAX)) != ASH_HBITMAP_NONE; at++) {
+    for (uint64_t at = 0; (at = ash_hbitmap_next_set(b->todo, at, UINT64_MAX)) != ASH_HBITMAP_NONE;
+         at++) {
         ash_bitmap_set(b->bitmap, at * cluster, cluster);
     }
 }

@@ -323,51 +323,37 @@ static uint64_t same_until(struct ash_before_write *self, uint64_t offset, uint6
     return ASH_MIN(end, last * cluster);
 }
 
-/* What the source holds of a part of the snapshot, if it still does when the part is locked. `io`
- * may get shorter. *again: it does not any more. */
-ASH_CO_FN static int source_io(struct ash_before_write *self, struct ash_io *io, bool *again)
+/* Cuts `io` to its first part that lies in one place, and says in which. */
+static void cut(struct ash_before_write *self, struct ash_io *io, bool *kept, bool *uncopied)
 {
-    struct ash_range_lock lock;
-    bool kept;
-    bool uncopied;
-    int ret = ash_copier_begin_inside(self->copier, &lock, io->offset, io->bytes);
-    if (ret < 0) {
-        return -EACCES; /* it was given up */
-    }
-    io->bytes =
-        same_until(self, io->offset, io->offset + io->bytes, &kept, &uncopied) - io->offset;
-    *again = !kept || !uncopied;
-    if (!*again && io->op == ASH_READ) {
-        ret = ash_copier_read(self->copier, io->offset, io->bytes, &io->iov);
-    } else if (!*again) {
-        ret = ash_copier_status(self->copier, io->offset, io->bytes, io->status);
-    }
-    ash_copier_end(self->copier, &lock);
-    return ret;
+    io->bytes = same_until(self, io->offset, io->offset + io->bytes, kept, uncopied) - io->offset;
 }
 
 /* Does `io`, a read or a question, on the first part of it that lies in one place, and cuts it to
  * that. No lock is held while the target is read: nobody changes what it holds. */
 ASH_CO_FN static int part_io(struct ash_before_write *self, struct ash_io *io)
 {
-    bool again = true;
+    bool kept;
+    bool uncopied;
     int ret = 0;
-    while (again) {
-        bool kept;
-        bool uncopied;
-        io->bytes =
-            same_until(self, io->offset, io->offset + io->bytes, &kept, &uncopied) - io->offset;
-        if (!kept || self->broken < 0) {
-            return -EACCES;
+    cut(self, io, &kept, &uncopied);
+    if (kept && (uncopied || ash_range_locked(&self->copier->locks, io->offset, io->bytes))) {
+        struct ash_range_lock lock;
+        if (ash_copier_begin_inside(self->copier, &lock, io->offset, io->bytes) < 0) {
+            return -EACCES; /* it was given up */
         }
-        if (uncopied || ash_range_locked(&self->copier->locks, io->offset, io->bytes)) {
-            ret = source_io(self, io, &again);
-        } else {
-            again = false;
-            ret = ash_copier_target_io(self->copier, io);
+        cut(self, io, &kept, &uncopied);
+        if (kept && uncopied && io->op == ASH_READ) {
+            ret = ash_copier_read(self->copier, io->offset, io->bytes, &io->iov);
+        } else if (kept && uncopied) {
+            ret = ash_copier_status(self->copier, io->offset, io->bytes, io->status);
         }
+        ash_copier_end(self->copier, &lock);
     }
-    return self->broken < 0 ? -EACCES : ret;
+    if (kept && !uncopied && self->broken == 0) {
+        ret = ash_copier_target_io(self->copier, io);
+    }
+    return !kept || self->broken < 0 ? -EACCES : ret;
 }
 
 int ash_before_write_read(struct ash_before_write *self, uint64_t offset, uint64_t bytes,

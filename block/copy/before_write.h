@@ -12,13 +12,13 @@
  *
  * Invariants:
  *  1. `kept` and `uncopied` of a cluster change under the copier's lock on it only, or while the
- *     users of the source are paused. A copy resets `uncopied` when it begins, and sets it again when
- *     it fails.
+ *     users of the source are paused. A copy resets `uncopied` when it begins, and sets it again
+ * when it fails.
  *  2. Who reads a cluster from the source holds its lock while reading. A guest's change waits for
  *     the lock, and goes on when the cluster is not to be copied any more: nobody reads it there
  *     then.
- *  3. A guest waits for one copy, or one read, of each cluster that it touches, and for no other. It
- *     stops waiting when the snapshot is broken, or when its time is over: the copy, or what hangs
+ *  3. A guest waits for one copy, or one read, of each cluster that it touches, and for no other.
+ * It stops waiting when the snapshot is broken, or when its time is over: the copy, or what hangs
  *     in it, is not waited for.
  *  4. Once broken it stays so: nothing is copied any more, guests are not held up, and reading is
  *     -EACCES, also for reads under way.
@@ -41,13 +41,13 @@ struct ash_before_write {
     struct ash_loop *loop;
     uint32_t refs;
     struct ash_copier *copier;
-    struct ash_hbitmap kept;     /* both in clusters of the copier */
+    struct ash_hbitmap kept; /* both in clusters of the copier */
     struct ash_hbitmap uncopied;
-    uint64_t size_bytes;         /* of the snapshot */
+    uint64_t size_bytes; /* of the snapshot */
     uint64_t timeout_ns;
     bool break_guest_write;
-    int broken;                  /* the error that broke it; 0: none did */
-    struct ash_co_queue waiting; /* guests; woken by each copy that ends, and when it breaks */
+    int broken;                    /* the error that broke it; 0: none did */
+    struct ash_co_queue waiting;   /* guests; woken by each copy that ends, and when it breaks */
     void (*changed)(void *opaque); /* a guest's copy has ended, or it broke; may be NULL */
     void *opaque;                  /* for changed */
 };
@@ -68,7 +68,8 @@ void ash_before_write_keep(struct ash_before_write *self, uint64_t offset, uint6
 
 /* Before a guest's change of the range: returns when it may go on. 0, or, with break_guest_write,
  * the error of a copy. */
-ASH_CO_FN int ash_before_write_guard(struct ash_before_write *self, uint64_t offset, uint64_t bytes);
+ASH_CO_FN int ash_before_write_guard(struct ash_before_write *self, uint64_t offset,
+                                     uint64_t bytes);
 
 /* Copies what is uncopied of the range (whole clusters), as a job does. -EACCES: broken;
  * -ECANCELED: forsaken. */
@@ -78,11 +79,11 @@ ASH_CO_FN int ash_before_write_copy(struct ash_before_write *self, uint64_t offs
 /* Reads the snapshot; the range lies in it. Asks what its beginning is. */
 ASH_CO_FN int ash_before_write_read(struct ash_before_write *self, uint64_t offset, uint64_t bytes,
                                     const struct ash_iov *iov);
-ASH_CO_FN int ash_before_write_status(struct ash_before_write *self, uint64_t offset, uint64_t bytes,
-                                      struct ash_status *status);
+ASH_CO_FN int ash_before_write_status(struct ash_before_write *self, uint64_t offset,
+                                      uint64_t bytes, struct ash_status *status);
 
-/* The whole clusters of the range are wanted no more: they are not copied, and what they take in the
- * target is given back. */
+/* The whole clusters of the range are wanted no more: they are not copied, and what they take in
+ * the target is given back. */
 ASH_CO_FN int ash_before_write_drop(struct ash_before_write *self, uint64_t offset, uint64_t bytes);
 
 /* Breaks the snapshot, and lets all guests go on. Again: nothing. */

@@ -20,8 +20,9 @@ ASH_CO_FN static int snapshot_open(struct ash_node *node, struct ash_error *erro
     struct snapshot_state *state = node->state;
     state->before_write = ash_before_write_of(node->file->child);
     if (state->before_write == NULL) {
-        return ash_error_set(error, -EINVAL, "The file of a snapshot-access node is a "
-                                             "copy-before-write node, and not '%s'",
+        return ash_error_set(error, -EINVAL,
+                             "The file of a snapshot-access node is a "
+                             "copy-before-write node, and not '%s'",
                              node->file->child->name);
     }
     ash_before_write_ref(state->before_write);

@@ -3,6 +3,7 @@
  * source what the guests wrote. */
 #include "tests/unit/unit.h"
 #include "block/bitmap/bitmap.h"
+#include "block/filter/fault.h"
 #include "block/graph/block.h"
 #include "block/image/image.h"
 #include "tests/unit/job_rig.h"
@@ -36,7 +37,8 @@ ASH_CO_FN static void create(struct core *core, const char *name, const char *fo
         json_object_set_new(options, "cluster_size",
                             json_integer((json_int_t)(1024 << ash_prng_below(&core->prng, 6))));
     }
-    int ret = ash_image_create(core->loop, core_file(core, name, -1), format, bytes, options, &error);
+    int ret =
+        ash_image_create(core->loop, core_file(core, name, -1), format, bytes, options, &error);
     json_decref(options);
     if (ret < 0) {
         print_message("seed %lu: %s\n", (unsigned long)core->seed, error.message);
@@ -192,7 +194,6 @@ ASH_CO_FN static void backup_body(struct core *core, void *opaque)
     struct moment moment;
     struct ash_bitmap *bitmap;
     draw_plan(core, &plan);
-    if (getenv("SEED")) print_message("kind %d ending %d qcow2 %d compress %d fleecing %d mode %s\n", plan.kind, plan.ending, plan.qcow2, plan.compress, plan.fleecing, plan.bitmap_mode);
     job_draw_layers(core, &chain, 1 + (unsigned)(core->seed % 3));
     chain_up(core, &chain);
     create(core, "target", plan.qcow2 ? "qcow2" : "raw", chain.bytes[0]);
@@ -234,16 +235,275 @@ ASH_CO_FN static void backup_body(struct core *core, void *opaque)
 static void a_backup_under_guests_is_of_one_moment(void **state)
 {
     (void)state;
-    job_run_seeds(core_is_real() ? 60 : 400, backup_body);
+    job_run_seeds(core_is_real() ? 60 : 250, backup_body);
     for (unsigned i = 0; i < KINDS * ENDINGS; i++) {
         assert_true(getenv("SEED") != NULL || seen[i / ENDINGS][i % ENDINGS] > 0);
     }
+}
+
+/* --- small disks --- */
+
+#define CLUSTER (64 * KiB)
+#define SMALL_BYTES (4 * CLUSTER)
+
+ASH_CO_FN static struct ash_disk *small_disk(struct core *core, const char *name)
+{
+    struct ash_disk *disk = NULL;
+    json_t *description =
+        json_pack("{s:s, s:s, s:{s:s, s:s}}", "driver", "raw", "node-name", name, "file", "driver",
+                  "file", "filename", core_file(core, name, SMALL_BYTES));
+    assert_int_equal(ash_co_disk_open(core->loop, description, ASH_NODE_WRITE, &disk, NULL), 0);
+    json_decref(description);
+    return disk;
+}
+
+/* A node of the name, for a target, with these faults; to be unreferenced. */
+ASH_CO_FN static struct ash_node *faulty_node(struct core *core, const char *name, json_t *faults)
+{
+    struct ash_node *node;
+    json_t *file = json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver", "file",
+                             "filename", core_file(core, name, SMALL_BYTES));
+    json_object_update_new(
+        faults, json_pack("{s:s, s:s, s:o}", "driver", "fault", "node-name", name, "file", file));
+    assert_int_equal(ash_node_open(core->loop, faults, ASH_NODE_WRITE, &node, NULL), 0);
+    json_decref(faults);
+    return node;
+}
+
+static void run(void (*body)(struct core *core, void *opaque))
+{
+    struct core core;
+    core_up(&core, core_first_seed());
+    core_run(&core, body, NULL);
+    core_down(&core);
+}
+
+struct counter {
+    struct ash_disk *disk[2];
+    bool stop;
+};
+
+/* One disk is never more than one step behind the other. */
+static void count_on(struct core *core, void *opaque)
+{
+    struct counter *counter = opaque;
+    (void)core;
+    ash_co_assert_inside();
+    for (uint64_t value = 1; !counter->stop; value++) {
+        for (unsigned i = 0; i < 2; i++) {
+            uint64_t sector[64] = {value};
+            assert_int_equal(ash_disk_write(counter->disk[i], 0, sector, sizeof(sector), 0), 0);
+        }
+    }
+}
+
+ASH_CO_FN static uint64_t counted(struct core *core, const char *name)
+{
+    uint64_t value;
+    struct ash_disk *disk = NULL;
+    json_t *description = json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver",
+                                    "file", "filename", core_file(core, name, -1));
+    assert_int_equal(ash_co_disk_open(core->loop, description, 0, &disk, NULL), 0);
+    json_decref(description);
+    assert_int_equal(ash_disk_read(disk, 0, &value, sizeof(value)), 0);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    return value;
+}
+
+static void together_body(struct core *core, void *opaque)
+{
+    (void)opaque;
+    struct counter counter = {{small_disk(core, "d0"), small_disk(core, "d1")}, false};
+    struct ash_job *jobs[2];
+    core_spawn(core, count_on, &counter);
+    ash_co_sleep(ash_prng_below(&core->prng, 100000));
+    (void)core_file(core, "t0", SMALL_BYTES);
+    (void)core_file(core, "t1", SMALL_BYTES);
+    json_t *both = json_array();
+    for (unsigned i = 0; i < 2; i++) {
+        json_array_append_new(both, json_pack("{s:s, s:s, s:s, s:s, s:b}", "type", "backup",
+                                              "device", i == 0 ? "d0" : "d1", "target",
+                                              core_file(core, i == 0 ? "t0" : "t1", -1), "format",
+                                              "raw", "auto-dismiss", 0));
+    }
+    struct ash_error error = ASH_ERROR_INIT;
+    int ret = ash_co_job_start_all(core->loop, both, NULL, NULL, jobs, &error);
+    assert_int_equal(ret, 0);
+    assert_int_equal(job_finish(core, jobs[0]), 0);
+    assert_int_equal(job_finish(core, jobs[1]), 0);
+    /* None is made if one cannot be. */
+    json_object_set_new(json_array_get(both, 1), "target", json_string("no/such/file"));
+    assert_true(ash_co_job_start_all(core->loop, both, NULL, NULL, jobs, &error) < 0);
+    json_decref(both);
+    counter.stop = true;
+    core_join(core);
+    uint64_t first = counted(core, "t0");
+    uint64_t second = counted(core, "t1");
+    assert_true(second <= first && first - second <= 1);
+    assert_int_equal(ash_co_disk_close(counter.disk[0], NULL), 0);
+    assert_int_equal(ash_co_disk_close(counter.disk[1], NULL), 0);
+}
+
+static void backups_of_a_transaction_are_of_one_moment(void **state)
+{
+    (void)state;
+    for (uint64_t seed = core_first_seed(); seed < core_end_seed(core_is_real() ? 5 : 50); seed++) {
+        struct core core;
+        core_up(&core, seed);
+        core_run(&core, together_body, NULL);
+        core_down(&core);
+    }
+}
+
+static json_t *small_backup(const char *sync, const char *policy)
+{
+    return json_pack("{s:s, s:s, s:s, s:s, s:s}", "type", "backup", "device", "d", "target", "t",
+                     "sync", sync, "on-target-error", policy);
+}
+
+struct one_write {
+    struct ash_disk *disk;
+    int ret;
+};
+
+static void write_once(struct core *core, void *opaque)
+{
+    struct one_write *write = opaque;
+    char sector[512] = "new";
+    (void)core;
+    ash_co_assert_inside();
+    write->ret = ash_disk_write(write->disk, 0, sector, sizeof(sector), 0);
+}
+
+static void dead_body(struct core *core, void *opaque)
+{
+    (void)opaque;
+    struct one_write write = {small_disk(core, "d"), 1};
+    struct ash_node *target = faulty_node(core, "t", json_object());
+    char sector[512] = "old";
+    assert_int_equal(ash_disk_write(write.disk, 0, sector, sizeof(sector), 0), 0);
+    struct ash_job *job = job_start(core, small_backup("none", "report"));
+    assert_int_equal(ash_fault_break(target, "write_aio", "hang"), 0);
+    core_spawn(core, write_once, &write);
+    while (!ash_fault_is_suspended(target, "hang")) {
+        ash_co_sleep(1000);
+    }
+    assert_int_equal(write.ret, 1);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, NULL), 0);
+    assert_int_equal(job_finish(core, job), -ECANCELED);
+    core_join(core);
+    assert_int_equal(write.ret, 0);
+    assert_int_equal(ash_co_disk_close(write.disk, NULL), 0);
+    assert_int_equal(ash_fault_resume(target, "hang"), 0);
+    ash_node_unref(target);
+    while (!ash_list_empty(&ash_block_of(core->loop)->nodes)) {
+        ash_co_sleep(1000);
+    }
+}
+
+static void force_frees_guests_from_a_target_that_never_answers(void **state)
+{
+    (void)state;
+    run(dead_body);
+}
+
+static void none_body(struct core *core, void *opaque)
+{
+    (void)opaque;
+    struct one_write write = {small_disk(core, "d"), 1};
+    struct ash_node *target = faulty_node(core, "t", json_object());
+    char sector[512] = "old";
+    assert_int_equal(ash_disk_write(write.disk, 0, sector, sizeof(sector), 0), 0);
+    assert_int_equal(ash_disk_write(write.disk, CLUSTER, sector, sizeof(sector), 0), 0);
+    struct ash_job *job = job_start(core, small_backup("none", "report"));
+    core_spawn(core, write_once, &write);
+    core_join(core);
+    assert_int_equal(write.ret, 0);
+    assert_int_equal(ash_job_state(job), ASH_JOB_RUNNING);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, NULL), 0);
+    assert_int_equal(job_finish(core, job), -ECANCELED);
+    assert_int_equal(ash_co_disk_close(write.disk, NULL), 0);
+    ash_node_unref(target);
+    assert_int_equal(counted(core, "t"), *(uint64_t *)(void *)sector);
+}
+
+static void sync_none_copies_what_guests_overwrite(void **state)
+{
+    (void)state;
+    run(none_body);
+}
+
+static void stop_body(struct core *core, void *opaque)
+{
+    (void)opaque;
+    struct ash_disk *disk = small_disk(core, "d");
+    struct ash_node *target = faulty_node(core, "t",
+                                          json_pack("{s:[{s:s, s:i, s:b}]}", "inject-error",
+                                                    "iotype", "write", "errno", ENOSPC, "once", 1));
+    char sector[512] = "old";
+    assert_int_equal(ash_disk_write(disk, 0, sector, sizeof(sector), 0), 0);
+    struct ash_job *job = job_start(core, small_backup("full", "enospc"));
+    job_wait_for(job, ASH_JOB_PAUSED);
+    assert_int_equal(ash_job_state(job), ASH_JOB_PAUSED);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_RESUME, 0, NULL), 0);
+    assert_int_equal(job_finish(core, job), 0);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    ash_node_unref(target);
+    assert_int_equal(counted(core, "t"), *(uint64_t *)(void *)sector);
+}
+
+static void a_job_that_stopped_for_space_goes_on(void **state)
+{
+    (void)state;
+    run(stop_body);
+}
+
+static void bad_body(struct core *core, void *opaque)
+{
+    static const char *const bad[][3] = {
+        {"sync", "incremental", "sync=incremental needs 'bitmap'"},
+        {"sync", "bitmap", "sync=bitmap needs 'bitmap'"},
+        {"bitmap", "b", "'bitmap' needs 'bitmap-mode'"},
+        {"bitmap-mode", "always", "'bitmap-mode' needs 'bitmap'"},
+        {"target", "d", "'d' cannot be backed up to itself"},
+        {"fleecing", "t", "The fleecing image cannot be the target"},
+        {"device", "nobody", "nobody"},
+        {"compress", "on", "takes no compressed clusters"},
+    };
+    (void)opaque;
+    struct ash_disk *disk = small_disk(core, "d");
+    struct ash_node *target = faulty_node(core, "t", json_object());
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct ash_error error = ASH_ERROR_INIT;
+        struct ash_job *job;
+        json_t *description = small_backup("full", "report");
+        json_object_set_new(description, bad[i][0], json_string(bad[i][1]));
+        assert_true(ash_co_job_start(core->loop, description, NULL, NULL, &job, &error) < 0);
+        json_decref(description);
+        if (strstr(error.message, bad[i][2]) == NULL) {
+            print_message("%s\n", error.message);
+        }
+        assert_non_null(strstr(error.message, bad[i][2]));
+    }
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    ash_node_unref(target);
+}
+
+static void descriptions_that_make_no_sense_are_refused(void **state)
+{
+    (void)state;
+    run(bad_body);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_backup_under_guests_is_of_one_moment),
+        cmocka_unit_test(backups_of_a_transaction_are_of_one_moment),
+        cmocka_unit_test(force_frees_guests_from_a_target_that_never_answers),
+        cmocka_unit_test(sync_none_copies_what_guests_overwrite),
+        cmocka_unit_test(a_job_that_stopped_for_space_goes_on),
+        cmocka_unit_test(descriptions_that_make_no_sense_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
