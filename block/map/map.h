@@ -11,7 +11,9 @@
  *  4. What a walk found is forgotten, in the node's own memory and in that of every node above it
  *     through backing edges, by the commit, zero or discard that changes it; a walk that was under
  *     way meanwhile does not remember what it found.
- *  5. Walking a chain is a loop: its stack does not depend on the depth. */
+ *  5. Walking a chain is a loop: its stack does not depend on the depth.
+ *  6. While a node grows, walks from above find it as long as it was: a gate keeps requests through
+ *     its edges out of the new range, but walks pass it by. */
 #ifndef ASH_BLOCK_MAP_MAP_H
 #define ASH_BLOCK_MAP_MAP_H
 
@@ -88,6 +90,8 @@ struct ash_map {
     struct ash_walk_cache *cache; /* made by the first walk that went down */
     bool waiting_for_pins;        /* set by the format: call ops->unpinned */
     uint32_t unit_bytes;          /* allocation unit, from limits.cluster; a power of two; raw: 1 */
+    uint64_t shown_bytes; /* walks from above see no more of the node; UINT64_MAX: its length. While
+                             it grows, what appears is not covered yet */
 };
 
 struct ash_map *ash_map_new(struct ash_node *node);
@@ -112,7 +116,9 @@ ASH_CO_FN int ash_chain_status(struct ash_node *top, const struct ash_node *base
 void ash_map_forget(struct ash_node *node, uint64_t offset, uint64_t bytes);
 
 /* For a format that grows, when size_bytes is the new length and before that is true on disk: makes
- * zeroes of what a longer backing file, or the rest of the last unit, would show beyond the old one. */
+ * zeroes of what a longer backing file, or the rest of the last unit, would show beyond the old one.
+ * Nobody else may be in the new range; who walks there from above finds the old length until it
+ * returns. */
 ASH_CO_FN int ash_map_cover(struct ash_node *node, uint64_t old_bytes);
 
 #endif

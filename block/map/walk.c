@@ -21,6 +21,7 @@ struct ash_map *ash_map_new(struct ash_node *node)
 {
     struct ash_map *map = g_new0(struct ash_map, 1);
     ash_list_init(&map->pins);
+    map->shown_bytes = UINT64_MAX;
     map->unit_bytes = node->limits.cluster != 0 ? node->limits.cluster : 1;
     ash_range_locks_init(&map->locks, map->unit_bytes);
     return map;
@@ -74,6 +75,13 @@ static void find_nothing(const struct ash_edge *via, uint64_t bytes, struct ash_
     }
 }
 
+/* How long the node is for a walk from `top`. */
+static uint64_t length_for(const struct ash_node *top, const struct ash_node *node)
+{
+    return node == top || node->map == NULL ? node->size_bytes
+                                            : ASH_MIN(node->size_bytes, node->map->shown_bytes);
+}
+
 /* One step down each turn, until a layer decides. */
 ASH_CO_FN static int descend(struct ash_node *top, const struct ash_node *base, uint64_t offset,
                              uint64_t bytes, struct ash_walk_find *find)
@@ -84,13 +92,14 @@ ASH_CO_FN static int descend(struct ash_node *top, const struct ash_node *base, 
     *extent = (struct ash_extent){.kind = ASH_EXTENT_ZERO, .bytes = bytes};
     find->depth = 0;
     for (;;) {
+        uint64_t length = length_for(top, node);
         find->owner = node;
-        if (offset >= node->size_bytes) {
+        if (offset >= length) {
             find_nothing(via, bytes, find);
             extent->absent = base == NULL; /* below this node, what stands on `base` ends here */
             return 0;
         }
-        bytes = ASH_MIN(bytes, node->size_bytes - offset);
+        bytes = ASH_MIN(bytes, length - offset);
         if (node->map == NULL) {
             *extent = (struct ash_extent){.kind = ASH_EXTENT_DATA,
                                           .through = true,

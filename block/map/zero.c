@@ -123,7 +123,13 @@ int ash_map_cover(struct ash_node *node, uint64_t old_bytes)
         end = ASH_MAX(end, node->backing->child->size_bytes);
     }
     end = ASH_MIN(end, node->size_bytes);
-    return old_bytes < end ? ash_map_zero(node, old_bytes, end - old_bytes, 0) : 0;
+    if (old_bytes >= end) {
+        return 0;
+    }
+    node->map->shown_bytes = old_bytes;
+    int ret = ash_map_zero(node, old_bytes, end - old_bytes, 0);
+    node->map->shown_bytes = UINT64_MAX;
+    return ret;
 }
 
 int ash_map_discard(struct ash_node *node, uint64_t offset, uint64_t bytes)
