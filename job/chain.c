@@ -31,3 +31,33 @@ int ash_job_find_image(struct ash_node *top, const char *option, const char *fil
     return ash_error_set(error, -ENOENT, "Parameter '%s': '%s' is not in the backing chain of '%s'",
                          option, filename, top->filename);
 }
+
+int ash_job_find_below(struct ash_node *from, const char *file_option, const char *file,
+                       const char *node_option, const char *name, struct ash_node **node,
+                       struct ash_error *error)
+{
+    if (file != NULL && name != NULL) {
+        return ash_error_set(error, -EINVAL, "'%s' and '%s' exclude one another", file_option,
+                             node_option);
+    }
+    if (file != NULL) {
+        return ash_job_find_image(from, file_option, file, node, error);
+    }
+    int ret = ash_job_find_node(from->loop, node_option, name, node, error);
+    if (ret == 0 && (*node == from || !ash_graft_in_chain(from, *node))) {
+        ret = ash_error_set(error, -EINVAL, "Node '%s' is not below '%s' in its backing chain",
+                            name, from->filename);
+    }
+    return ret;
+}
+
+int ash_job_check_alone(const struct ash_node *node, struct ash_error *error)
+{
+    unsigned users = 0;
+    ash_list_for_each (edge, &node->parents, struct ash_edge, child_link) {
+        users += edge->role != ASH_ROLE_JOB;
+    }
+    return users == 1 ? 0
+                      : ash_error_set(error, -EBUSY, "'%s' is used by others than the chain",
+                                      node->filename);
+}

@@ -13,4 +13,12 @@ int ash_job_find_node(struct ash_loop *loop, const char *option, const char *nam
 int ash_job_find_image(struct ash_node *top, const char *option, const char *filename,
                        struct ash_node **node, struct ash_error *error);
 
+/* The node below `from` that one of two options names; not both. -EINVAL. */
+int ash_job_find_below(struct ash_node *from, const char *file_option, const char *file,
+                       const char *node_option, const char *name, struct ash_node **node,
+                       struct ash_error *error);
+
+/* Nobody but the chain that it is part of, and jobs, may stand on the node: -EBUSY. */
+int ash_job_check_alone(const struct ash_node *node, struct ash_error *error);
+
 #endif

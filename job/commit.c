@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Commit: what the images from `top` down to `base` hold goes into `base`, and who stood on `top`
- * stands on `base` then. `top` is not the active image: that one is committed by a mirror to its
- * base.
+ * stands on `base` then. `top` is not the active image: see job/commit_active.c for that.
  *
  * Invariants:
  *  1. Whoever reads the chain from above reads the same at any time: what is written to base is
@@ -11,6 +10,7 @@
  *  3. The overlay's header names base only when all was copied and is stable in base. */
 #include <errno.h>
 #include <glib.h>
+#include <string.h>
 #include "block/copy/copier.h"
 #include "block/driver.h"
 #include "block/graph/graft.h"
@@ -24,6 +24,9 @@
 
 #define PIECE_BYTES (1 * MiB)
 #define LOOKS_AT_ONCE 64 /* before others get a turn */
+
+extern const struct ash_job_driver ash_job_commit;
+extern const struct ash_job_driver ash_job_commit_active;
 
 struct commit_sweep;
 
@@ -157,37 +160,6 @@ static const struct ash_sweep_ops commit_sweep_ops = {
 
 /* --- finding the nodes --- */
 
-static int find(struct commit *c, struct ash_node *from, const char *file_option, const char *file,
-                const char *node_option, const char *name, struct ash_node **node,
-                struct ash_error *error)
-{
-    if (file != NULL && name != NULL) {
-        return ash_error_set(error, -EINVAL, "'%s' and '%s' exclude one another", file_option,
-                             node_option);
-    }
-    if (file != NULL) {
-        return ash_job_find_image(from, file_option, file, node, error);
-    }
-    int ret = ash_job_find_node(c->job.loop, node_option, name, node, error);
-    if (ret == 0 && (*node == from || !ash_graft_in_chain(from, *node))) {
-        ret = ash_error_set(error, -EINVAL, "Node '%s' is not below '%s' in its backing chain",
-                            name, from->filename);
-    }
-    return ret;
-}
-
-/* Nobody but the chain may stand on the node. */
-static int check_alone(const struct ash_node *node, struct ash_error *error)
-{
-    unsigned users = 0;
-    ash_list_for_each (edge, &node->parents, struct ash_edge, child_link) {
-        users += edge->role != ASH_ROLE_JOB;
-    }
-    return users == 1 ? 0
-                      : ash_error_set(error, -EBUSY, "'%s' is used by others than the chain",
-                                      node->filename);
-}
-
 /* The nodes that the description names, and those between. */
 static int find_nodes(struct commit *c, struct ash_error *error)
 {
@@ -200,7 +172,7 @@ static int find_nodes(struct commit *c, struct ash_error *error)
     if (active == NULL || active->backing == NULL) {
         return ash_error_set(error, -EINVAL, "'%s' has no backing image", device->filename);
     }
-    ret = find(c, active, "top", c->top_file, "top-node", c->top_node, &c->top, error);
+    ret = ash_job_find_below(active, "top", c->top_file, "top-node", c->top_node, &c->top, error);
     if (ret < 0) {
         return ret;
     }
@@ -209,7 +181,8 @@ static int find_nodes(struct commit *c, struct ash_error *error)
             c->base = c->base->backing->child;
         }
     } else {
-        ret = find(c, c->top, "base", c->base_file, "base-node", c->base_node, &c->base, error);
+        ret = ash_job_find_below(c->top, "base", c->base_file, "base-node", c->base_node, &c->base,
+                                 error);
     }
     if (ret == 0 && c->base == c->top) {
         ret = ash_error_set(error, -EINVAL, "'%s' has no backing image", c->top->filename);
@@ -223,7 +196,7 @@ static int find_nodes(struct commit *c, struct ash_error *error)
                                 active->filename);
         } else if (c->overlay != NULL) {
             c->above_base = node->backing;
-            ret = check_alone(node->backing->child, error);
+            ret = ash_job_check_alone(node->backing->child, error);
         }
     }
     return ret;
@@ -382,10 +355,24 @@ ASH_CO_FN static int commit_prepare(struct ash_job *job, struct ash_error *error
     return ret;
 }
 
-extern const struct ash_job_driver ash_job_commit;
+/* Without a top, or with the active image for it, it is another kind of work. */
+static const struct ash_job_driver *commit_variant(struct ash_loop *loop, const json_t *description)
+{
+    const char *device = json_string_value(json_object_get(description, "device"));
+    const char *file = json_string_value(json_object_get(description, "top"));
+    const char *name = json_string_value(json_object_get(description, "top-node"));
+    struct ash_node *node = device != NULL ? ash_node_find(loop, device) : NULL;
+    struct ash_node *active = node != NULL ? ash_graft_mapped(node) : NULL;
+    bool is_active = (file == NULL && name == NULL) ||
+                     (active != NULL && file != NULL && strcmp(file, active->filename) == 0) ||
+                     (active != NULL && name != NULL && strcmp(name, active->name) == 0);
+    return is_active ? &ash_job_commit_active : &ash_job_commit;
+}
+
 const struct ash_job_driver ash_job_commit = {
     .type = "commit",
     .job_size = sizeof(struct commit),
+    .variant = commit_variant,
     .options = commit_options,
     .start = commit_start,
     .run = commit_run,

@@ -8,9 +8,5 @@ extern const struct ash_job_driver ash_job_mirror;
 extern const struct ash_job_driver ash_job_stream;
 
 const struct ash_job_driver *const ash_job_drivers[] = {
-    &ash_job_backup,
-    &ash_job_commit,
-    &ash_job_mirror,
-    &ash_job_stream,
-    NULL,
+    &ash_job_backup, &ash_job_commit, &ash_job_mirror, &ash_job_stream, NULL,
 };

@@ -248,6 +248,9 @@ ASH_CO_FN static int create(struct ash_loop *loop, const json_t *description,
     int ret = ash_options_take(common_options, rest, &common, error);
     const struct ash_job_driver *driver = ret == 0 ? find_driver(common.type, error) : NULL;
     ret = ret < 0 ? ret : driver == NULL ? -EINVAL : 0;
+    if (ret == 0 && driver->variant != NULL) {
+        driver = driver->variant(loop, rest);
+    }
     const char *id =
         common.id != NULL ? common.id : json_string_value(json_object_get(rest, "device"));
     if (ret == 0) {

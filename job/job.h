@@ -42,6 +42,9 @@ struct ash_job_driver {
     const char *type;
     size_t job_size;                  /* of the struct that begins with a struct ash_job */
     const struct ash_option *options; /* into that struct; those of every job are the core's */
+    /* The driver that this description is for, as one type can mean two kinds of work. NULL: this
+     * one. Does not yield. */
+    const struct ash_job_driver *(*variant)(struct ash_loop *loop, const json_t *description);
 
     /* Checks the options and takes what the job needs of the graph. After a failure nothing of it
      * is left, and no other callback is called. */

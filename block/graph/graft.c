@@ -85,16 +85,23 @@ int ash_graft_backing(struct ash_node *node, struct ash_pause *pause, struct ash
 
 /* On the way to writing the file goes first; on the way back the format, which may still have to
  * write something. */
-static void plan_writable(struct ash_plan *plan, const GPtrArray *nodes, bool writable)
+static void plan_flags(struct ash_plan *plan, const GPtrArray *nodes, uint32_t set, uint32_t clear)
 {
+    bool upwards = (set & ASH_NODE_WRITE) != 0;
     for (guint i = 0; i < nodes->len; i++) {
-        struct ash_node *at = nodes->pdata[writable ? nodes->len - 1 - i : i];
-        uint32_t flags = writable ? at->flags | ASH_NODE_WRITE : at->flags & ~ASH_NODE_WRITE;
-        ash_plan_reopen(plan, at, flags);
+        struct ash_node *at = nodes->pdata[upwards ? nodes->len - 1 - i : i];
+        ash_plan_reopen(plan, at, (at->flags | set) & ~clear);
     }
 }
 
 int ash_graft_set_writable(struct ash_node *node, bool writable, struct ash_error *error)
+{
+    return writable ? ash_graft_set_flags(node, ASH_NODE_WRITE, 0, error)
+                    : ash_graft_set_flags(node, 0, ASH_NODE_WRITE, error);
+}
+
+int ash_graft_set_flags(struct ash_node *node, uint32_t set, uint32_t clear,
+                        struct ash_error *error)
 {
     GPtrArray *nodes = g_ptr_array_new();
     for (struct ash_node *at = node; at != NULL; at = at->file != NULL ? at->file->child : NULL) {
@@ -105,7 +112,7 @@ int ash_graft_set_writable(struct ash_node *node, bool writable, struct ash_erro
                               UINT64_MAX);
     ash_assert(ret == 0); /* without a deadline it does not expire */
     struct ash_plan *plan = ash_plan_new(node->loop);
-    plan_writable(plan, nodes, writable);
+    plan_flags(plan, nodes, set, clear);
     ret = ash_plan_run(plan, error);
     ash_plan_free(plan);
     ash_pause_end(&pause);

@@ -27,6 +27,9 @@ ASH_CO_FN int ash_graft_backing(struct ash_node *node, struct ash_pause *pause,
 /* Opens a node, and what it stands on through "file", for writing, or no longer for it. Pauses what
  * stands above them itself. */
 ASH_CO_FN int ash_graft_set_writable(struct ash_node *node, bool writable, struct ash_error *error);
+/* The same for any of the flags that can change: ASH_NODE_WRITE, DISCARD, DIRECT, NO_FLUSH. */
+ASH_CO_FN int ash_graft_set_flags(struct ash_node *node, uint32_t set, uint32_t clear,
+                                  struct ash_error *error);
 
 /* An edge of a job's own to a node. To detach it, nobody but the caller may use it; the user's gate
  * is closed meanwhile. */

@@ -85,10 +85,85 @@ static void committing_under_guests_keeps_the_contents(void **state)
     assert_true(getenv("SEED") != NULL || (cancelled_runs > 0 && committed_runs > 0));
 }
 
+enum ending { END_PIVOT, END_KEEP, END_CANCEL, END_FORCE, ENDINGS };
+static unsigned active_runs[ENDINGS];
+
+ASH_CO_FN static enum ending steer_active(struct core *core, struct ash_job *job,
+                                          enum ending ending)
+{
+    if (ash_prng_chance(&core->prng, 300)) {
+        job_pause_a_while(core, job);
+    }
+    if (ending == END_CANCEL || ending == END_FORCE) {
+        ash_co_sleep(ash_prng_below(&core->prng, 60000));
+        bool ready = ash_job_state(job) == ASH_JOB_READY;
+        (void)!ash_co_job_control(job, ending == END_FORCE ? ASH_JOB_FORCE_CANCEL : ASH_JOB_CANCEL,
+                                  0, NULL);
+        return ready && ending == END_CANCEL ? END_KEEP : ending;
+    }
+    job_wait_for(job, ASH_JOB_READY);
+    ash_co_sleep(ash_prng_below(&core->prng, 60000));
+    assert_int_equal(
+        ash_co_job_control(job, ending == END_PIVOT ? ASH_JOB_COMPLETE : ASH_JOB_CANCEL, 0, NULL),
+        0);
+    return ending;
+}
+
+ASH_CO_FN static void active_body(struct core *core, void *opaque)
+{
+    (void)opaque;
+    struct chain chain;
+    struct guest guests[GUESTS];
+    unsigned depth = 2 + (unsigned)(core->seed % (LAYERS_MAX - 1));
+    unsigned base = 1 + (unsigned)ash_prng_below(&core->prng, depth - 1);
+    enum ending ending = (enum ending)ash_prng_below(&core->prng, ENDINGS);
+    job_draw_layers(core, &chain, depth);
+    chain.no_coded = true; /* base has other clusters */
+    chain_up(core, &chain);
+    guests_start(core, &chain, guests, 40);
+    ash_co_sleep(ash_prng_below(&core->prng, 60000));
+    json_t *description =
+        json_pack("{s:s, s:s, s:s}", "type", "commit", "device", ash_disk_node(chain.disk)->name,
+                  "base-node", job_layer(&chain, base)->name);
+    if (ash_prng_chance(&core->prng, 300)) {
+        json_object_set_new(description, "top-node", json_string(job_layer(&chain, 0)->name));
+    }
+    struct ash_job *job = job_start(core, description);
+    ending = steer_active(core, job, ending);
+    int ret = job_finish(core, job);
+    active_runs[ending]++;
+    assert_int_equal(ret, ending == END_PIVOT || ending == END_KEEP ? 0 : -ECANCELED);
+    core_join(core);
+    chain_verify(core, &chain);
+    if (ending == END_PIVOT) {
+        const char *name = core_file(core, chain_name(base), -1);
+        assert_string_equal(ash_disk_node(chain.disk)->filename, name);
+        assert_int_equal(ash_disk_discard(chain.disk, 0, 0), 0);
+    } else {
+        assert_false(ash_node_writable(job_layer(&chain, base)));
+    }
+    assert_int_equal(ash_co_disk_close(chain.disk, NULL), 0);
+    check_alone(core, &chain, 0);
+    check_alone(core, &chain, base);
+    chain.disk = chain_open(core, &chain, ending == END_PIVOT ? base : 0, 0);
+    chain_verify(core, &chain);
+    chain_down(&chain);
+}
+
+static void the_active_image_is_committed_and_left(void **state)
+{
+    (void)state;
+    job_run_seeds(core_is_real() ? 60 : 300, active_body);
+    for (unsigned i = 0; i < ENDINGS; i++) {
+        assert_true(getenv("SEED") != NULL || active_runs[i] > 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(committing_under_guests_keeps_the_contents),
+        cmocka_unit_test(the_active_image_is_committed_and_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
