@@ -131,6 +131,8 @@ struct ash_driver {
     const struct ash_option *create_options; /* into a struct of create_size bytes; may be NULL */
     size_t create_size;
     bool backing;                         /* images can have a backing file */
+    const char *data_child;               /* what a description calls one more child (node->data),
+                                             described as "file" is; NULL: there is none */
 
     /* How sure the driver is that a file that begins with these bytes is its: 0 (no) to 100. */
     int (*probe)(const uint8_t *head, size_t bytes);

@@ -57,14 +57,14 @@ ASH_CO_FN static int probe(struct ash_node *file, const struct ash_driver **driv
     return 0;
 }
 
-/* The node under "file": an object, a node's name, or nothing. */
-ASH_CO_FN static int open_file_child(struct ash_loop *loop, json_t *description, uint32_t flags,
-                                     unsigned nesting, struct ash_node **file,
-                                     struct ash_error *error)
+/* The node under "file", or what the driver calls another child: an object, or a node's name. */
+ASH_CO_FN static int open_child(struct ash_loop *loop, json_t *description, const char *key,
+                                uint32_t flags, unsigned nesting, struct ash_node **file,
+                                struct ash_error *error)
 {
-    json_t *child = json_object_get(description, "file");
+    json_t *child = json_object_get(description, key);
     if (child == NULL) {
-        return ash_error_set(error, -EINVAL, "A block device must be specified for \"file\"");
+        return ash_error_set(error, -EINVAL, "A block device must be specified for \"%s\"", key);
     }
     if (json_is_string(child)) {
         *file = ash_node_find(loop, json_string_value(child));
@@ -76,7 +76,8 @@ ASH_CO_FN static int open_file_child(struct ash_loop *loop, json_t *description,
         return 0;
     }
     if (!json_is_object(child)) {
-        return ash_error_set(error, -EINVAL, "Parameter 'file' expects an object or a node name");
+        return ash_error_set(error, -EINVAL, "Parameter '%s' expects an object or a node name",
+                             key);
     }
     json_t *copy = json_copy(child);
     if (json_object_get(copy, "driver") == NULL && json_object_get(copy, "file") == NULL) {
@@ -102,19 +103,31 @@ static int choose_driver(const struct ash_node_options *options, const struct as
     return 0;
 }
 
-ASH_CO_FN static int attach_file(struct ash_node *node, struct ash_node *file,
-                                 struct ash_error *error)
+/* The caller's reference to the child passes to the edge, or is dropped. */
+ASH_CO_FN static int attach_child(struct ash_node *node, struct ash_node *child, const char *name,
+                                  enum ash_role role, struct ash_error *error)
 {
     struct ash_edge *edge;
     struct ash_plan *plan = ash_plan_new(node->loop);
-    ash_plan_attach(plan, node, file, "file", ASH_ROLE_FILE, 0, ASH_RIGHT_ALL, NULL, &edge);
+    ash_plan_attach(plan, node, child, name, role, 0, ASH_RIGHT_ALL, NULL, &edge);
     int ret = ash_plan_run(plan, error);
     ash_plan_free(plan);
-    if (ret == 0) {
+    if (ret == 0 && role == ASH_ROLE_FILE) {
         g_free(node->filename);
-        node->filename = g_strdup(file->filename);
+        node->filename = g_strdup(child->filename);
     }
+    ash_node_unref(child);
     return ret;
+}
+
+/* The other child of a driver that has one. */
+ASH_CO_FN static int open_data_child(struct ash_node *node, json_t *description, unsigned nesting,
+                                     struct ash_error *error)
+{
+    struct ash_node *data;
+    const char *name = node->driver->data_child;
+    int ret = open_child(node->loop, description, name, node->flags, nesting, &data, error);
+    return ret < 0 ? ret : attach_child(node, data, name, ASH_ROLE_DATA, error);
 }
 
 /* Parses the driver's own options; `description` has lost the general ones. */
@@ -186,7 +199,7 @@ static int check_name(struct ash_loop *loop, const struct ash_node_options *opti
 /* Makes and opens the node. The reference to `file` passes to the node's edge, or is dropped. */
 ASH_CO_FN static int open_node(struct ash_loop *loop, const struct ash_driver *driver,
                                const struct ash_node_options *options, json_t *rest,
-                               struct ash_node *file, struct ash_node **result,
+                               unsigned nesting, struct ash_node *file, struct ash_node **result,
                                struct ash_error *error)
 {
     int ret = check_name(loop, options, error); /* again: "file" took time to open */
@@ -202,13 +215,18 @@ ASH_CO_FN static int open_node(struct ash_loop *loop, const struct ash_driver *d
     if (driver->backing) {
         json_object_del(own, "backing");
     }
+    if (driver->data_child != NULL) {
+        json_object_del(own, driver->data_child);
+    }
     ret = take_driver_options(node, own, error);
     json_decref(own);
     if (ret == 0 && file != NULL) {
-        ret = attach_file(node, file, error);
-    }
-    if (file != NULL) {
+        ret = attach_child(node, file, "file", ASH_ROLE_FILE, error);
+    } else if (file != NULL) {
         ash_node_unref(file);
+    }
+    if (ret == 0 && driver->data_child != NULL) {
+        ret = open_data_child(node, rest, nesting, error);
     }
     if (ret == 0) {
         ash_user_enter(&node->own); /* what it stands on may be paused */
@@ -239,7 +257,7 @@ ASH_CO_FN static int open_driver(struct ash_loop *loop, struct ash_node_options 
     }
     struct ash_node *file = NULL;
     if (driver == NULL || driver->kind != ASH_DRIVER_PROTOCOL) {
-        ret = open_file_child(loop, rest, options->flags, nesting, &file, error);
+        ret = open_child(loop, rest, "file", options->flags, nesting, &file, error);
         if (ret < 0) {
             return ret;
         }
@@ -262,7 +280,7 @@ ASH_CO_FN static int open_driver(struct ash_loop *loop, struct ash_node_options 
             }
         }
     }
-    return open_node(loop, driver, options, rest, file, node, error);
+    return open_node(loop, driver, options, rest, nesting, file, node, error);
 }
 
 /* The filter on top of a node that was opened just now; it is opened as the node is. */
@@ -273,7 +291,8 @@ ASH_CO_FN static int put_copy_on_read(struct ash_loop *loop, struct ash_node **n
         ASH_NODE_PROBED | ASH_NODE_DETECT_ZEROES | ASH_NODE_DETECT_UNMAP | ASH_NODE_GROWS;
     struct ash_node_options options = {.flags = (*node)->flags & ~own};
     json_t *none = json_object();
-    int ret = open_node(loop, ash_driver_find("copy-on-read"), &options, none, *node, node, error);
+    int ret =
+        open_node(loop, ash_driver_find("copy-on-read"), &options, none, 0, *node, node, error);
     json_decref(none);
     return ret;
 }
@@ -433,13 +452,16 @@ ASH_CO_FN static int open_below(struct ash_node *node, struct ash_node **next, G
 }
 
 /* Collects what may have a chain below it: of a layer that was opened just now, the top or what the
- * top stands on through "file", as below a filter. */
+ * top stands on through "file", as below a filter, and other children with what they stand on. */
 static void collect(GPtrArray *overlays, struct ash_node *layer)
 {
     for (struct ash_node *node = layer; node != NULL && !node->open;
          node = node->file != NULL ? node->file->child : NULL) {
         if (node->driver->backing) {
             g_ptr_array_add(overlays, node);
+        }
+        if (node->data != NULL) {
+            collect(overlays, node->data->child);
         }
     }
 }

@@ -7,6 +7,7 @@ extern const struct ash_driver ash_driver_copy_before_write;
 extern const struct ash_driver ash_driver_copy_on_read;
 extern const struct ash_driver ash_driver_fault;
 extern const struct ash_driver ash_driver_file;
+extern const struct ash_driver ash_driver_log_writes;
 extern const struct ash_driver ash_driver_mirror_top;
 extern const struct ash_driver ash_driver_null_co;
 extern const struct ash_driver ash_driver_qcow2;
@@ -34,6 +35,7 @@ const struct ash_driver *const ash_drivers[] = {
     &ash_driver_copy_on_read,
     &ash_driver_fault,
     &ash_driver_file,
+    &ash_driver_log_writes,
     &ash_driver_mirror_top,
     &ash_driver_null_co,
     &ash_driver_qcow2,
