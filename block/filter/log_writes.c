@@ -314,7 +314,6 @@ ASH_CO_FN static int log_open(struct ash_node *node, struct ash_error *error)
     if (!ash_is_power_of_2(state->sector_bytes)) {
         return ash_error_set(error, -EINVAL, "'log-sector-size' has to be a power of two");
     }
-    node->flags &= ~ASH_NODE_GROWS; /* its own length says what is logged */
     ret = ret < 0 ? ret : check_sectors(node, node->size_bytes, error);
     if (ret < 0) {
         return ret;

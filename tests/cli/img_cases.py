@@ -510,4 +510,59 @@ bench -i native data.raw
 bench --aio=x
 ''')
 
-CASES = PROGRAM + CREATE + INFO + MAP + CHECK + COMPARE + CONVERT + RESIZE + DD + MEASURE + BENCH
+REBASE = lines(r'''
+rebase
+rebase --bogus top.qcow2
+rebase -F
+rebase top.qcow2
+rebase -b base.qcow2
+rebase -b base.qcow2 -F qcow2 top.qcow2 mid.qcow2
+rebase -b base.qcow2 top.qcow2
+rebase -b nosuch -F qcow2 top.qcow2
+rebase -b nosuch top.qcow2
+rebase -b base.qcow2 -F nofmt top.qcow2
+rebase -b base.qcow2 -F qcow2 -f nofmt top.qcow2
+rebase -b base.qcow2 -F qcow2 -t nomode top.qcow2
+rebase -b base.qcow2 -F qcow2 -T nomode top.qcow2
+rebase -b base.qcow2 -F qcow2 nosuch.qcow2
+rebase -b base.qcow2 -F qcow2 orphan.qcow2
+rebase -b base.qcow2 -F qcow2 -f raw data.raw
+rebase -u -b base.qcow2 -F qcow2 -f raw data.raw
+rebase -b base.qcow2 -F raw orphan.qcow2
+loose|rebase -U -b base.qcow2 -F qcow2 top.qcow2
+loose|rebase -b top.qcow2 -F qcow2 top.qcow2
+loose|rebase -b base.qcow2 -F qcow2 marked.qcow2
+made:top.qcow2|rebase -b base.qcow2 -F qcow2 top.qcow2
+made:top.qcow2|rebase -p -q -b base.qcow2 -F qcow2 top.qcow2
+made:top.qcow2|rebase -b mid.qcow2 -F qcow2 top.qcow2
+made:top.qcow2|rebase -b '' top.qcow2
+made:top.qcow2|rebase -b data.raw -F raw top.qcow2
+made:top.qcow2|rebase -b odd.raw -F raw top.qcow2
+made:top.qcow2|rebase -b nothing.raw -F raw top.qcow2
+made:top.qcow2|rebase -t none -T none -b long.raw -F raw top.qcow2
+made:top.qcow2|rebase -b small.qcow2 -F qcow2 top.qcow2
+made:top.qcow2|rebase -b comp.qcow2 -F qcow2 -f qcow2 top.qcow2
+made:top.qcow2|rebase --image-opts -b base.qcow2 -F qcow2 driver=qcow2,file.filename=top.qcow2
+rebase --image-opts -f qcow2 -b base.qcow2 -F qcow2 driver=qcow2,file.filename=top.qcow2
+made:longer.qcow2|rebase -b base.qcow2 -F qcow2 longer.qcow2
+made:longer.qcow2|rebase -b empty.qcow2 -F qcow2 longer.qcow2
+made:longer.qcow2|rebase -b '' longer.qcow2
+made:onraw.qcow2|rebase -b short.qcow2 -F qcow2 onraw.qcow2
+made:onraw.qcow2|rebase -b '' onraw.qcow2
+made:empty.qcow2|rebase -b base.qcow2 -F qcow2 empty.qcow2
+made:small.qcow2|rebase -b base.qcow2 -F qcow2 small.qcow2
+made:small.qcow2|rebase -b '' small.qcow2
+made:sub/top.qcow2|rebase -b base.qcow2 -F qcow2 sub/top.qcow2
+made:sub/top.qcow2|rebase -b ../data.raw -F raw sub/top.qcow2
+made:mid.qcow2|rebase -b '' mid.qcow2
+made:orphan.qcow2|rebase -u -b base.qcow2 -F qcow2 orphan.qcow2
+made:top.qcow2|rebase -u -b base.qcow2 -F qcow2 top.qcow2
+made:top.qcow2|rebase -u -b '' top.qcow2
+made:top.qcow2|rebase -u top.qcow2
+made:top.qcow2|rebase -u -p -b base.qcow2 -F qcow2 top.qcow2
+rebase -u -b base.qcow2 top.qcow2
+rebase -u -b base.qcow2 -F nofmt top.qcow2
+rebase -u -b nosuch -F qcow2 top.qcow2
+''')
+
+CASES = PROGRAM + CREATE + INFO + MAP + CHECK + COMPARE + CONVERT + REBASE + RESIZE + DD + MEASURE + BENCH

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What ashlar-img promises on its own: where it means to differ from qemu-img, and how it ends badly."""
 
+import json
 import os
 import resource
 import signal
@@ -14,7 +15,8 @@ import unittest
 import fixture
 
 PROGRAM = None
-COMMANDS = ['bench', 'check', 'compare', 'convert', 'create', 'dd', 'info', 'map', 'measure', 'resize']
+COMMANDS = ['bench', 'check', 'compare', 'convert', 'create', 'dd', 'info', 'map', 'measure', 'rebase',
+            'resize']
 
 
 class Tool(unittest.TestCase):
@@ -46,6 +48,11 @@ class Tool(unittest.TestCase):
         for word in saying:
             self.assertIn(word, result.stderr)
         return result
+
+    def works(self, *args, **kwargs):
+        result = self.run_tool(*args, **kwargs)
+        self.assertEqual((result.returncode, result.stderr), (0, ''), result.stdout)
+        return result.stdout
 
     def alike(self, a, b):
         result = subprocess.run(['qemu-img', 'compare', a, b], cwd=self.where, text=True,
@@ -83,7 +90,7 @@ class Speaking(Tool):
         self.assertIn('cannot be written', result.stderr)
 
     def test_commands_that_do_not_exist_yet_are_unknown(self):
-        for command in ('snapshot', 'amend', 'rebase', 'commit', 'bitmap'):
+        for command in ('snapshot', 'amend', 'commit', 'bitmap'):
             self.fails(command, 'base.qcow2', saying=['Command not found: ' + command])
 
     def test_options_of_later_work_are_refused_by_name(self):
@@ -265,6 +272,39 @@ class Locks(Tool):
         self.fails('create', '-q', '-f', 'qcow2', 'base.qcow2', '1M', saying=['base.qcow2', 'lock'])
         self.fails('convert', '-O', 'qcow2', 'data.raw', 'base.qcow2', saying=['base.qcow2', 'lock'])
         self.assertEqual(os.path.getsize(self.path('base.qcow2')), before)
+
+
+class Rebasing(Tool):
+    def test_an_old_image_without_a_backing_file_goes_on_reading_zeroes(self):
+        """qemu-img 7.2 lets an image of version 2 show the new backing file."""
+        self.works('rebase', '-b', 'base.qcow2', '-F', 'qcow2', 'old.qcow2')
+        fixture.img(self.where, 'create', '-q', '-f', 'raw', 'zero8.raw', '8M')
+        self.alike('old.qcow2', 'zero8.raw')
+
+    def test_progress_goes_to_100_and_is_not_shown_with_q(self):
+        shown = self.works('rebase', '-p', '-b', '', 'top.qcow2').replace('\r', '\n').split('\n')
+        self.assertEqual(shown[0], '    (0.00/100%)')
+        self.assertEqual(shown[-2:], ['    (100.00/100%)', ''])
+        self.assertEqual(self.works('rebase', '-p', '-q', '-b', 'base.qcow2', '-F', 'qcow2', 'top.qcow2'), '')
+
+    def test_where_both_are_zeroes_nothing_is_allocated(self):
+        self.works('rebase', '-b', 'zero.raw', '-F', 'raw', 'empty.qcow2')
+        mapped = self.works('map', '--output=json', 'empty.qcow2')
+        self.assertNotIn('"depth": 0', mapped)
+
+    def test_zeroes_that_hide_a_new_backing_file_take_no_space(self):
+        fixture.overlay(self.where, 'o.qcow2', 'empty.qcow2')
+        self.works('rebase', '-b', 'short.qcow2', '-F', 'qcow2', 'o.qcow2')
+        self.assertEqual(self.works('map', 'o.qcow2').splitlines()[1:], [])
+        self.alike('o.qcow2', 'empty.qcow2')
+
+    def test_an_image_that_fails_to_be_rebased_reads_as_before(self):
+        fixture.img(self.where, 'convert', '-O', 'raw', 'top.qcow2', 'before.raw')
+        failing = {'driver': 'fault', 'inject-error': [{'iotype': 'read', 'offset': 1 << 20}],
+                   'file': {'driver': 'file', 'filename': self.path('data.raw')}}
+        self.fails('rebase', '-b', 'json:' + json.dumps(failing), '-F', 'raw', 'top.qcow2',
+                   saying=['new backing file', 'Input/output error'])
+        self.alike('top.qcow2', 'before.raw')
 
 
 class Comparing(Tool):

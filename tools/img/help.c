@@ -75,6 +75,13 @@ const struct ash_img_command ash_img_commands[] = {
     {"measure", ash_img_measure,
      "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--image-opts] [-f fmt] filename]",
      "  --size N              of a new, empty image of this size\n"},
+    {"rebase", ash_img_rebase,
+     "[--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] -b backing_file [-F "
+     "backing_fmt] filename",
+     "  -b backing_file       what the image is to stand on; '' for nothing\n"
+     "  -F backing_fmt        its format\n"
+     "  -u                    unsafe: only the header changes, and no backing file is opened\n"
+     "  -T src_cache          cache mode of the new backing file\n"},
     {"resize", ash_img_resize,
      "[--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size",
      "  --shrink              allow losing what lies beyond the new end\n"},

@@ -13,6 +13,7 @@ int ash_img_dd(int argc, char **argv);
 int ash_img_info(int argc, char **argv);
 int ash_img_map(int argc, char **argv);
 int ash_img_measure(int argc, char **argv);
+int ash_img_rebase(int argc, char **argv);
 int ash_img_resize(int argc, char **argv);
 
 struct ash_img_command {
