@@ -189,9 +189,24 @@ static const struct ash_job_driver *find_driver(const char *type, struct ash_err
     return NULL;
 }
 
+/* The name that the user gave; that of the device; or, of what is over at once, one of its own. */
+static void choose_id(struct ash_loop *loop, const struct ash_job_driver *driver, const char *given,
+                      const char *device, char *id, size_t bytes)
+{
+    const char *name = given != NULL ? given : device;
+    if (given == NULL && driver->instant) {
+        unsigned number = 0;
+        do {
+            g_snprintf(id, (gulong)bytes, "#%s%u", driver->type, number++);
+        } while (ash_job_find(loop, id) != NULL);
+        return;
+    }
+    g_strlcpy(id, name != NULL ? name : "", bytes);
+}
+
 static int check_id(struct ash_loop *loop, const char *id, struct ash_error *error)
 {
-    if (id == NULL || id[0] == '\0' || strlen(id) >= sizeof(((struct ash_job_info *)0)->id)) {
+    if (id[0] == '\0' || strlen(id) >= sizeof(((struct ash_job_info *)0)->id)) {
         return ash_error_set(error, -EINVAL, "Parameter 'job-id' must have 1 to 127 bytes");
     }
     if (ash_job_find(loop, id) != NULL) {
@@ -251,9 +266,10 @@ ASH_CO_FN static int create(struct ash_loop *loop, const json_t *description,
     if (ret == 0 && driver->variant != NULL) {
         driver = driver->variant(loop, rest);
     }
-    const char *id =
-        common.id != NULL ? common.id : json_string_value(json_object_get(rest, "device"));
+    char id[sizeof(((struct ash_job_info *)0)->id) + 1] = "";
     if (ret == 0) {
+        choose_id(loop, driver, common.id, json_string_value(json_object_get(rest, "device")), id,
+                  sizeof(id));
         ret = check_id(loop, id, error);
     }
     if (ret == 0) {
@@ -341,6 +357,11 @@ ASH_CO_FN static int begin_jobs(struct ash_loop *loop, struct ash_job **jobs, si
             const struct ash_job_driver *driver = jobs[begun]->driver;
             ret = driver->begin != NULL ? driver->begin(jobs[begun], error) : 0;
         }
+        for (size_t i = 0; ret == 0 && i < count; i++) {
+            if (jobs[i]->driver->begun != NULL) {
+                jobs[i]->driver->begun(jobs[i]);
+            }
+        }
         while (ret < 0 && begun-- > 0) {
             if (jobs[begun]->driver->unbegin != NULL) {
                 jobs[begun]->driver->unbegin(jobs[begun]);
@@ -373,10 +394,15 @@ ASH_CO_FN static int start_jobs(struct ash_loop *loop, const json_t *const *desc
         return ret;
     }
     struct ash_job_txn *txn = ash_job_txn_new();
+    bool alone = true;
     for (size_t i = 0; i < count; i++) {
         jobs[i]->event = event;
         jobs[i]->event_opaque = event_opaque;
-        ash_job_txn_add(txn, jobs[i]);
+        alone &= jobs[i]->driver->instant;
+        ash_job_txn_add(jobs[i]->driver->instant ? ash_job_txn_new() : txn, jobs[i]);
+    }
+    if (alone) {
+        g_free(txn);
     }
     for (size_t i = 0; i < count; i++) {
         launch(jobs[i]);

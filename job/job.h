@@ -40,7 +40,8 @@ extern const char *const ash_on_error_names[]; /* "report", "ignore", "stop", "e
 
 struct ash_job_driver {
     const char *type;
-    size_t job_size;                  /* of the struct that begins with a struct ash_job */
+    bool instant;    /* all its work is done in begin: it is in a transaction for that alone */
+    size_t job_size; /* of the struct that begins with a struct ash_job */
     const struct ash_option *options; /* into that struct; those of every job are the core's */
     /* The driver that this description is for, as one type can mean two kinds of work. NULL: this
      * one. Does not yield. */
@@ -51,9 +52,11 @@ struct ash_job_driver {
     ASH_CO_PTR int (*start)(struct ash_job *job, struct ash_error *error);
     /* The moment that the job is about, the same for all jobs of a transaction: the users above
      * every job->moment (set by start) are paused. May fail; then unbegin of those that have begun
-     * is called, still in the pause, and then abort and clean of all. Both may be NULL. */
+     * is called, still in the pause, and then abort and clean of all. May be NULL. */
     ASH_CO_PTR int (*begin)(struct ash_job *job, struct ash_error *error);
     ASH_CO_PTR void (*unbegin)(struct ash_job *job);
+    /* All have begun: nothing is taken back any more. Still in the pause; does not yield. */
+    void (*begun)(struct ash_job *job);
     /* The work. Calls ash_job_pause_point() often. 0, or a negative errno with a sentence. When it
      * returns nothing of the job is in flight, but for a target that was given up by force. */
     ASH_CO_PTR int (*run)(struct ash_job *job, struct ash_error *error);

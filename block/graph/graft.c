@@ -48,6 +48,31 @@ int ash_graft_lead(struct ash_node *from, struct ash_node *to, struct ash_error 
     return lead_users(from, to, NULL, error);
 }
 
+int ash_graft_put_overlay(struct ash_node *node, struct ash_node *overlay, struct ash_error *error)
+{
+    struct ash_plan *plan = ash_plan_new(node->loop);
+    ash_list_for_each (edge, &node->parents, struct ash_edge, child_link) {
+        ash_plan_replace(plan, edge, overlay);
+    }
+    ash_plan_attach(plan, overlay, node, "backing", ASH_ROLE_BACKING, 0, ASH_RIGHT_ALL, NULL,
+                    &overlay->backing);
+    int ret = ash_plan_run(plan, error);
+    ash_plan_free(plan);
+    return ret;
+}
+
+int ash_graft_take_overlay(struct ash_node *node, struct ash_node *overlay, struct ash_error *error)
+{
+    struct ash_plan *plan = ash_plan_new(node->loop);
+    ash_list_for_each (edge, &overlay->parents, struct ash_edge, child_link) {
+        ash_plan_replace(plan, edge, node);
+    }
+    ash_plan_detach(plan, overlay->backing);
+    int ret = ash_plan_run(plan, error);
+    ash_plan_free(plan);
+    return ret;
+}
+
 ASH_CO_FN static int plan_backing(struct ash_node *node, struct ash_node *backing,
                                   struct ash_error *error)
 {

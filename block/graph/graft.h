@@ -18,6 +18,13 @@ ASH_CO_FN int ash_graft_remove(struct ash_node *filter, struct ash_error *error)
 /* Leads all users of `from`, but for jobs, to `to`. Paused: `from`. */
 ASH_CO_FN int ash_graft_lead(struct ash_node *from, struct ash_node *to, struct ash_error *error);
 
+/* Puts a mapped node without backing node between a node and all that use it, as its overlay; and
+ * takes it out again. Paused: the node. The caller has a reference to the overlay. */
+ASH_CO_FN int ash_graft_put_overlay(struct ash_node *node, struct ash_node *overlay,
+                                    struct ash_error *error);
+ASH_CO_FN int ash_graft_take_overlay(struct ash_node *node, struct ash_node *overlay,
+                                     struct ash_error *error);
+
 /* Makes `backing` (NULL: none) the backing node, and writes the header's strings to say so, in this
  * order: what the node holds is stable, the header, the graph. `pause` covers the node. */
 ASH_CO_FN int ash_graft_backing(struct ash_node *node, struct ash_pause *pause,
