@@ -14,12 +14,13 @@
 struct call {
     struct ash_turn_hook hook;
     struct ash_loop *loop;
-    char *description; /* NULL: a verb */
+    char *description; /* NULL: a verb. With a job: what is to change of it */
     ash_job_event_fn *event;
     void *event_opaque;
     struct ash_job **jobs; /* where those go that are started */
     uint32_t count;        /* 0: one, from an object; else the array has so many */
     struct ash_job *job;   /* verbs; and the one that was started */
+    bool changes;
     enum ash_job_verb verb;
     uint64_t value;
     int ret;
@@ -29,7 +30,7 @@ struct call {
     void *opaque;
 };
 
-ASH_CO_FN static int run_start(struct call *call)
+ASH_CO_FN static int run_described(struct call *call)
 {
     json_error_t where;
     json_t *description = json_loads(call->description, JSON_REJECT_DUPLICATES, &where);
@@ -38,7 +39,9 @@ ASH_CO_FN static int run_start(struct call *call)
                              where.text);
     }
     int ret;
-    if (call->count == 0) {
+    if (call->changes) {
+        ret = ash_co_job_change(call->job, description, &call->error);
+    } else if (call->count == 0) {
         ret = ash_co_job_start(call->loop, description, call->event, call->event_opaque, call->jobs,
                                &call->error);
     } else if (json_array_size(description) != call->count) {
@@ -57,14 +60,14 @@ static int run(void *opaque)
     struct call *call = opaque;
     ash_co_assert_inside();
     if (call->description != NULL) {
-        return run_start(call);
+        return run_described(call);
     }
     return ash_co_job_control(call->job, call->verb, call->value, &call->error);
 }
 
 static void call_free(struct call *call)
 {
-    if (call->description == NULL) {
+    if (call->description == NULL || call->changes) {
         ash_job_unref(call->job);
     }
     g_free(call->description);
@@ -128,6 +131,14 @@ static struct call *call_verb(struct ash_job *job, enum ash_job_verb verb, uint6
     call->job = job;
     call->verb = verb;
     call->value = value;
+    return call;
+}
+
+static struct call *call_change(struct ash_job *job, const char *description)
+{
+    struct call *call = call_verb(job, ASH_JOB_VERB_COUNT, 0);
+    call->description = g_strdup(description);
+    call->changes = true;
     return call;
 }
 
@@ -204,11 +215,30 @@ ASH_PUBLIC int ash_job_control_sync(struct ash_job *job, enum ash_job_verb verb,
     return sync_run(call_verb(job, verb, value), error);
 }
 
-/* A forecast from the rate of the last window. */
-static uint64_t time_left_ns(const struct ash_job_info *info)
+ASH_PUBLIC int ash_job_change(struct ash_job *job, const char *description, ash_done_fn *done,
+                              void *opaque)
+{
+    struct call *call = call_change(job, description);
+    call->done = done;
+    call->opaque = opaque;
+    return post(call);
+}
+
+ASH_PUBLIC int ash_job_change_sync(struct ash_job *job, const char *description,
+                                   struct ash_error *error)
+{
+    return sync_run(call_change(job, description), error);
+}
+
+/* The job's own forecast, or one from the rate of the last window. */
+static uint64_t time_left_ns(const struct ash_job *job, const struct ash_job_info *info)
 {
     if (info->done_bytes >= info->total_bytes) {
         return 0;
+    }
+    uint64_t forecast_ns = atomic_load_explicit(&job->forecast_ns, memory_order_relaxed);
+    if (forecast_ns != 0) {
+        return forecast_ns;
     }
     if (info->rate == 0) {
         return UINT64_MAX;
@@ -231,7 +261,7 @@ ASH_PUBLIC int ash_job_info(struct ash_job *job, struct ash_job_info *info)
     info->total_bytes = atomic_load_explicit(&job->total_bytes, memory_order_relaxed);
     info->speed_limit = atomic_load_explicit(&job->speed_limit, memory_order_relaxed);
     info->rate = atomic_load_explicit(&job->rate, memory_order_relaxed);
-    info->left_ns = time_left_ns(info);
+    info->left_ns = time_left_ns(job, info);
     g_strlcpy(info->id, job->id, sizeof(info->id));
     g_strlcpy(info->type, job->driver->type, sizeof(info->type));
     const char *message = atomic_load_explicit(&job->message, memory_order_acquire);

@@ -519,3 +519,24 @@ int ash_co_job_control(struct ash_job *job, enum ash_job_verb verb, uint64_t val
     ash_job_unref(job);
     return ret;
 }
+
+/* What a job can change it can change as long as it runs. */
+int ash_co_job_change(struct ash_job *job, const json_t *description, struct ash_error *error)
+{
+    ash_loop_assert_owner(job->loop);
+    enum ash_job_state state = ash_job_state(job);
+    if ((verbs[ASH_JOB_SET_SPEED].states & 1u << state) == 0 || job->finished) {
+        return ash_error_set(error, -EPERM, "Job '%s' in state '%s' cannot be changed", job->id,
+                             state_names[state]);
+    }
+    if (job->driver->change == NULL || !json_is_object(description)) {
+        return ash_error_set(error, -EINVAL, "Job '%s' has no options that can change", job->id);
+    }
+    json_t *rest = json_deep_copy(description);
+    int ret = job->driver->change(job, rest, error);
+    json_decref(rest);
+    if (ret == 0) {
+        ash_job_kick(job);
+    }
+    return ret;
+}

@@ -71,6 +71,9 @@ struct ash_job_driver {
     int (*complete)(struct ash_job *job, struct ash_error *error);
     /* The user cancels without force. True: the job ends in its own way, and well. NULL: false. */
     bool (*cancel)(struct ash_job *job);
+    /* Other options for the running job: takes out of `options` what it knows. NULL: it has none
+     * that can change. Does not yield. -EINVAL, and nothing has changed. */
+    int (*change)(struct ash_job *job, json_t *options, struct ash_error *error);
     /* Something changed that the job may wait for: a verb. Does not yield. May be NULL. */
     void (*kick)(struct ash_job *job);
 };
@@ -118,6 +121,7 @@ struct ash_job {
     _Atomic uint64_t total_bytes;
     _Atomic uint64_t speed_limit;
     _Atomic uint64_t rate;
+    _Atomic uint64_t forecast_ns; /* of jobs that know better than the rate tells; 0: they do not */
     _Atomic(const char *) message; /* set once, before `result` counts; lives as long as the job */
 };
 
@@ -134,6 +138,8 @@ ASH_CO_FN int ash_co_job_start_all(struct ash_loop *loop, const json_t *descript
                                    struct ash_job **jobs, struct ash_error *error);
 ASH_CO_FN int ash_co_job_control(struct ash_job *job, enum ash_job_verb verb, uint64_t value,
                                  struct ash_error *error);
+ASH_CO_FN int ash_co_job_change(struct ash_job *job, const json_t *description,
+                                struct ash_error *error);
 
 struct ash_job *ash_job_find(struct ash_loop *loop, const char *id);
 void ash_job_ref(struct ash_job *job); /* ash_job_unref() gives it back */

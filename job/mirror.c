@@ -51,6 +51,10 @@ static const struct ash_option mirror_options[] = {
                     .help = "of the dirty bitmap, a power of two"),
     ASH_OPTION_BOOL("unmap", struct ash_mirror, unmap, .def = 1,
                     .help = "zeroes may give space back in the target"),
+    ASH_OPTION_BOOL("converge", struct ash_mirror, converge,
+                    .help = "holds guests' writes back when the target cannot keep up"),
+    ASH_OPTION_SIZE("converge-floor", struct ash_mirror, converge_floor, .def = MiB,
+                    .help = "bytes per second that guests may always write"),
     ASH_OPTION_ENUM("on-source-error", struct ash_mirror, on_source_error, ash_on_error_names,
                     .help = "what an error of the source does: report, ignore, stop, enospc"),
     ASH_OPTION_ENUM("on-target-error", struct ash_mirror, on_target_error, ash_on_error_names,
@@ -170,6 +174,7 @@ ASH_CO_FN static void remove_filter(struct ash_mirror *m)
         ash_assert(ret == 0);
         m->paused = true;
     }
+    ash_converge_stop(&m->throttle);
     int ret = ash_graft_remove(m->filter, NULL);
     ash_assert(ret == 0); /* the users have the rights that they had before */
     if (top->copier != NULL) {
@@ -245,6 +250,9 @@ int ash_mirror_take(struct ash_mirror *m, struct ash_error *error)
         top->copier = copier;
         top->dirty = m->dirty;
         top->write_blocking = m->copy_mode == ASH_MIRROR_WRITE_BLOCKING;
+        if (m->converge) {
+            ash_converge_start(&m->throttle, &m->job, m->filter, m->dirty, m->converge_floor);
+        }
     }
     return ret;
 }
@@ -457,6 +465,28 @@ void ash_mirror_kick(struct ash_job *job)
     ash_co_queue_wake_all(&mirror_of(job)->dirty->dirtied);
 }
 
+/* What can change while it runs. */
+static const struct ash_option change_options[] = {
+    ASH_OPTION_ENUM("copy-mode", struct ash_mirror, copy_mode, copy_mode_names),
+    ASH_OPTION_END,
+};
+
+static int mirror_change(struct ash_job *job, json_t *options, struct ash_error *error)
+{
+    struct ash_mirror *m = mirror_of(job);
+    int before = m->copy_mode;
+    int ret = ash_options_take(change_options, options, m, error);
+    if (ret == 0) {
+        ret = ash_options_refuse_rest(options, "Changing a mirror", error);
+    }
+    if (ret < 0) {
+        m->copy_mode = before;
+        return ret;
+    }
+    ash_mirror_top_of(m->filter)->write_blocking = m->copy_mode == ASH_MIRROR_WRITE_BLOCKING;
+    return 0;
+}
+
 extern const struct ash_job_driver ash_job_mirror;
 const struct ash_job_driver ash_job_mirror = {
     .type = "mirror",
@@ -468,5 +498,6 @@ const struct ash_job_driver ash_job_mirror = {
     .clean = ash_mirror_clean,
     .complete = ash_mirror_complete,
     .cancel = ash_mirror_cancel,
+    .change = mirror_change,
     .kick = ash_mirror_kick,
 };

@@ -18,6 +18,7 @@
 #include "block/bitmap/bitmap.h"
 #include "block/copy/copier.h"
 #include "block/graph/pause.h"
+#include "job/converge.h"
 #include "job/job.h"
 
 enum ash_mirror_sync {
@@ -43,6 +44,8 @@ struct ash_mirror {
     int copy_mode; /* enum ash_mirror_copy_mode */
     uint64_t granularity_bytes;
     bool unmap;
+    bool converge;
+    uint64_t converge_floor;
     int on_source_error;
     int on_target_error;
 
@@ -52,6 +55,7 @@ struct ash_mirror {
     struct ash_node *filter;
     struct ash_bitmap *dirty;
     struct ash_mirror_sweep *sweep;
+    struct ash_converge throttle; /* while `converge` is on */
     struct ash_pause pause;
     bool paused;
     bool was_ready;

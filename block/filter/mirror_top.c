@@ -61,8 +61,19 @@ static bool passes(const struct ash_node *node)
     return top->copier == NULL || !top->write_blocking;
 }
 
+/* A change that a guest makes: counted, and held back where the mirror would not catch up. */
+ASH_CO_FN static void count(struct ash_node *node, const struct ash_io *io)
+{
+    struct ash_mirror_top *top = ash_mirror_top_of(node);
+    if (top->limit != NULL) {
+        ash_throttle_wait(top->limit, true, io->bytes);
+    }
+    top->written_bytes += io->bytes;
+}
+
 ASH_CO_FN static int mirror_top_write(struct ash_node *node, const struct ash_io *io)
 {
+    count(node, io);
     if (passes(node)) {
         return ash_edge_io(node->file, io);
     }
@@ -81,6 +92,7 @@ ASH_CO_FN static int mirror_top_write(struct ash_node *node, const struct ash_io
 
 ASH_CO_FN static int mirror_top_clear(struct ash_node *node, const struct ash_io *io)
 {
+    count(node, io);
     return passes(node) ? ash_edge_io(node->file, io) : change_both(node, io);
 }
 

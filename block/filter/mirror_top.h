@@ -5,13 +5,16 @@
 
 #include "block/bitmap/bitmap.h"
 #include "block/copy/copier.h"
+#include "block/filter/throttle_group.h"
 #include "block/graph/node.h"
 
 struct ash_mirror_top {
     struct ash_copier *copier; /* NULL: passes everything on. A reference */
     struct ash_bitmap *dirty;  /* of the source: what the target lacks */
     bool write_blocking;       /* guests' writes go to the target too, before they complete */
-    int target_error;          /* the first error of such a write; what failed stays dirty */
+    uint64_t written_bytes;    /* that guests have changed, ever */
+    struct ash_throttle_member *limit; /* what holds their changes back; NULL: nothing does */
+    int target_error; /* the first error of such a write; what failed stays dirty */
 };
 
 static inline struct ash_mirror_top *ash_mirror_top_of(const struct ash_node *node)

@@ -100,6 +100,12 @@ int ash_job_control(struct ash_job *job, enum ash_job_verb verb, uint64_t value,
 int ash_job_control_sync(struct ash_job *job, enum ash_job_verb verb, uint64_t value,
                          struct ash_error *error);
 
+/* Changes options of a job that runs: a JSON object, as {"copy-mode": "write-blocking"}. See
+ * docs/jobs.md for what each type can change. -EINVAL: it cannot change that, and nothing has changed;
+ * -EPERM: it is over. */
+int ash_job_change(struct ash_job *job, const char *description, ash_done_fn *done, void *opaque);
+int ash_job_change_sync(struct ash_job *job, const char *description, struct ash_error *error);
+
 /* What the job is at. Any thread, never waits. -EINVAL: a size that is not known. */
 int ash_job_info(struct ash_job *job, struct ash_job_info *info);
 
