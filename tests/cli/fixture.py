@@ -1,16 +1,95 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Images to run the tools on, made by qemu-img and qemu-io, the same for every run."""
+"""Runs the tools and their peers, on images made by qemu-img and qemu-io that are the same for every run."""
 
+import atexit
 import os
 import shutil
+import stat
 import struct
 import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../interop'))
+
+import programs
+from model import data_ranges
 
 SKIP = 77
+SECONDS_MAX = 60
+LAUNCHER = programs.Launcher(os.environ.get('FORK_SERVER', ''))
+atexit.register(LAUNCHER.close)
+
+
+def run(program, argv, where, given=b''):
+    """(exit status, stdout, stderr)"""
+    try:
+        result = LAUNCHER.run([program, *argv], where, {}, SECONDS_MAX, given)
+    except programs.Late:
+        return f'none after {SECONDS_MAX} s', '', ''
+    return result.code, result.out, result.err
 
 
 def missing_tools():
     return [name for name in ('qemu-img', 'qemu-io') if shutil.which(name) is None]
+
+
+class Place:
+    """A directory that starts as a copy of another, and is made one again."""
+
+    def __init__(self, pristine, path):
+        self.pristine, self.path = pristine, path
+        self.stamps = {}
+        os.makedirs(path)
+        self.restore()
+
+    @staticmethod
+    def stamp(path):
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            return status.st_mode
+        return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    @staticmethod
+    def names(where):
+        """Of what is below it, a directory before what is in it."""
+        return [os.path.relpath(os.path.join(top, name), where)
+                for top, dirs, files in os.walk(where) for name in dirs + files]
+
+    def restore(self):
+        """Makes anew what was changed, and only that."""
+        there, wanted = self.names(self.path), self.names(self.pristine)
+        for name in reversed(there):
+            path = os.path.join(self.path, name)
+            if name not in wanted or self.stamp(path) != self.stamps.get(name):
+                remove(path)
+        for name in wanted:
+            path = os.path.join(self.path, name)
+            if not os.path.lexists(path):
+                copy(os.path.join(self.pristine, name), path)
+                self.stamps[name] = self.stamp(path)
+
+
+def remove(path):
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def copy(source, target):
+    """Holes stay holes."""
+    if os.path.isdir(source):
+        os.mkdir(target)
+        return
+    with open(source, 'rb') as there, open(target, 'wb') as here:
+        size = os.fstat(there.fileno()).st_size
+        here.truncate(size)
+        for start, end in data_ranges(there.fileno(), 0, size):
+            there.seek(start)
+            here.seek(start)
+            here.write(there.read(end - start))
+    shutil.copystat(source, target)
 
 
 def sh(*args, cwd=None):

@@ -20,28 +20,15 @@ import json
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
 
 import img_cases
 import fixture
 
-SECONDS_MAX = 60
-
 
 def run(program, line, where):
-    process = subprocess.Popen([program, *shlex.split(line)], cwd=where, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env={**os.environ, 'LC_ALL': 'C'})
-    try:
-        output = process.communicate(timeout=SECONDS_MAX)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        output = (b'', b'did not end')
-    return (process.returncode, *(text.decode(errors='backslashreplace') for text in output))
+    return fixture.run(program, shlex.split(line), where)
 
 
 def plain(text):
@@ -115,18 +102,14 @@ def faults_of(program, case, places):
 
 
 def compare_all(program, chosen, where):
-    places = [os.path.join(where, name) for name in ('theirs', 'ours')]
     pristine = os.path.join(where, 'pristine')
     fixture.make(pristine)
+    places = [fixture.Place(pristine, os.path.join(where, name)) for name in ('theirs', 'ours')]
     failed = 0
-    fresh = False
     for case in chosen:
-        if not fresh:
-            for place in places:
-                shutil.rmtree(place, ignore_errors=True)
-                fixture.sh('cp', '-a', '--sparse=always', pristine, place)
-        faults = faults_of(program, case, places)
-        fresh = case.split('|')[-1].split()[:1] in (['info'], ['map'], ['compare'], ['measure'])
+        faults = faults_of(program, case, [place.path for place in places])
+        for place in places:
+            place.restore()
         if faults:
             failed += 1
             print(f'not alike: {case}')

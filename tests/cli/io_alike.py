@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 
+import fixture
 import io_cases
 
 SKIP = 77
@@ -65,11 +66,7 @@ def make(where):
 
 
 def run(program, line, given, where):
-    result = subprocess.run([program, *shlex.split(line)], cwd=where, input=given,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
-                            env={**os.environ, 'LC_ALL': 'C'})
-    texts = (text.decode(errors='backslashreplace') for text in (result.stdout, result.stderr))
-    return (result.returncode, *texts)
+    return fixture.run(program, shlex.split(line), where, given)
 
 
 def plain(text):
@@ -90,13 +87,11 @@ def diff(what, theirs, ours):
 def same_image(name, places):
     paths = [os.path.join(where, name) for where in places]
     if name.endswith('.qcow2'):
-        result = subprocess.run(['qemu-img', 'compare', '-f', 'qcow2', '-F', 'qcow2', *paths],
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if result.returncode != 0:
-            return [f'{name}: {result.stdout.strip()}']
-        result = subprocess.run(['qemu-img', 'check', paths[1]], stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)
-        return [] if result.returncode == 0 else [f'{name}: check: {result.stdout.strip()}']
+        for words in (['compare', '-f', 'qcow2', '-F', 'qcow2', *paths], ['check', paths[1]]):
+            status, out, err = fixture.run('qemu-img', words, places[0])
+            if status != 0:
+                return [f'{name}: {words[0]}: {out}{err}']
+        return []
     if os.path.getsize(paths[0]) != os.path.getsize(paths[1]):
         return [f'{name}: lengths {[os.path.getsize(path) for path in paths]}']
     return [] if name == 'big.raw' or filecmp.cmp(*paths, shallow=False) else [f'{name}: contents differ']
@@ -123,15 +118,14 @@ def faults_of(program, case, places):
 
 
 def compare_all(program, chosen, where):
-    places = [os.path.join(where, name) for name in ('theirs', 'ours')]
     pristine = os.path.join(where, 'pristine')
     make(pristine)
+    places = [fixture.Place(pristine, os.path.join(where, name)) for name in ('theirs', 'ours')]
     failed = 0
     for case in chosen:
+        faults = faults_of(program, case, [place.path for place in places])
         for place in places:
-            shutil.rmtree(place, ignore_errors=True)
-            sh('cp', '-a', '--sparse=always', pristine, place, cwd=where)
-        faults = faults_of(program, case, places)
+            place.restore()
         if faults:
             failed += 1
             print(f'not alike: {case}')

@@ -12,10 +12,10 @@ ASHLAR_SEED=N repeats the sessions of a run that failed.
 
 import os
 import random
-import shutil
 import sys
 import tempfile
 
+import fixture
 import io_alike
 
 LINES = 60
@@ -94,15 +94,14 @@ def main():
               ('-n top.qcow2', 8 << 20))
     with tempfile.TemporaryDirectory(prefix='ashlar-cli-') as where:
         pristine = os.path.join(where, 'pristine')
-        places = [os.path.join(where, name) for name in ('theirs', 'ours')]
         io_alike.make(pristine)
+        places = [fixture.Place(pristine, os.path.join(where, name)) for name in ('theirs', 'ours')]
         for number in range(sessions):
             arguments, bytes_ = images[number % len(images)]
             text = Session(prng, bytes_, number % 8 < 4).text()
+            faults = faults_of(program, arguments, text, [place.path for place in places])
             for place in places:
-                shutil.rmtree(place, ignore_errors=True)
-                io_alike.sh('cp', '-a', '--sparse=always', pristine, place, cwd=where)
-            faults = faults_of(program, arguments, text, places)
+                place.restore()
             if faults:
                 print(f'ASHLAR_SEED={seed}: session {number}, {arguments}:\n{text}')
                 print('\n'.join(faults))

@@ -15,7 +15,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,6 @@ import io_alike
 from script_draw import PATTERN_FILE, Drawer, Step
 
 LOOKING = ('info', 'map', 'check', 'compare', 'measure')
-SECONDS_MAX = 60
 SHRINK_SECONDS = 40
 
 
@@ -48,14 +46,8 @@ class Programs:
         return os.path.join(self.where, name)
 
     def run(self, programs, step, place):
-        try:
-            done = subprocess.run([programs[step.tool], *step.argv()], cwd=self.place(place), check=False,
-                                  input=step.given().encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  timeout=SECONDS_MAX, env={**os.environ, 'LC_ALL': 'C'})
-        except subprocess.TimeoutExpired:
-            return f'none after {SECONDS_MAX} s', '', ''
-        out, err = (text.decode(errors='backslashreplace') for text in (done.stdout, done.stderr))
-        return done.returncode, plain(out), plain(err)
+        status, out, err = fixture.run(programs[step.tool], step.argv(), self.place(place), step.given().encode())
+        return status, plain(out), plain(err)
 
     def fresh(self):
         for place in ('theirs', 'ours'):

@@ -6,12 +6,13 @@
  * small image.
  *
  * The socket (SOCK_SEQPACKET) is the descriptor that ASHLAR_FORK_SERVER names. A command is a
- * sequence of strings, each with its NUL: the working directory; "NAME=value" for the environment,
- * up to an empty string; the arguments. The answers are two `struct answer`s: who runs, and how it
- * ended. Standard output and error are the server's, so whoever made them reads them. The end of
- * the socket ends the server. */
+ * sequence of strings, each with its NUL: the working directory; a file to be standard input;
+ * "NAME=value" for the environment, up to an empty string; the arguments. The answers are two
+ * `struct answer`s: who runs, and how it ended. Standard output and error are the server's, so
+ * whoever made them reads them. The end of the socket ends the server. */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,12 @@ static int obey(const char *end)
     if (chdir(at) < 0) {
         die(at);
     }
+    at += strlen(at) + 1;
+    int input = open(at, O_RDONLY);
+    if (input < 0 || dup2(input, STDIN_FILENO) < 0) {
+        die(at);
+    }
+    close(input);
     for (at += strlen(at) + 1; at < end && *at; at += strlen(at) + 1) {
         if (putenv((char *)at) != 0) {
             die(at);

@@ -18,6 +18,7 @@ SKIP = 77
 SANITIZED = 'ASAN_OPTIONS' in os.environ
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUTPUT_BYTES_MAX = 16 << 20
+INPUT_BYTES_MAX = 1 << 20
 ANSWER = struct.Struct('4q')    # of fork_server.c
 LOCKS = (100, 200)              # the bytes of a file that programs lock: first, count
 
@@ -63,7 +64,7 @@ class Result:
 
     def __init__(self, status, out, err, cpu_s, memory_kib):
         self.code = os.waitstatus_to_exitcode(status)
-        self.out, self.err = out.decode(errors='replace'), err.decode(errors='replace')
+        self.out, self.err = (text.decode(errors='backslashreplace') for text in (out, err))
         self.cpu_s, self.memory_kib = cpu_s, memory_kib
 
     def json(self):
@@ -87,6 +88,22 @@ class Output:
         return os.pread(self.fd, OUTPUT_BYTES_MAX, 0)
 
 
+class Input:
+    """What a program is told by standard input: a pipe that was filled and closed before it starts."""
+
+    def __init__(self, given):
+        self.fd, end = os.pipe()
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, INPUT_BYTES_MAX)
+        assert len(given) <= INPUT_BYTES_MAX
+        os.write(end, given)
+        os.close(end)
+        # Another process opens it by this name.
+        self.path = f'/proc/{os.getpid()}/fd/{self.fd}'
+
+    def close(self):
+        os.close(self.fd)
+
+
 class Plain:
     """Starts a program in the usual way."""
 
@@ -96,10 +113,11 @@ class Plain:
     def close(self):
         pass
 
-    def run(self, words, where, env, timeout_s):
+    def run(self, words, where, env, given, timeout_s):
         """(wait status, seconds of the processor, KiB of memory)"""
         process = subprocess.Popen([self.path, *words], cwd=where, env={**os.environ, **env},
-                                   stdin=subprocess.DEVNULL, stdout=self.out.fd, stderr=self.err.fd)
+                                   stdin=given.fd if given else subprocess.DEVNULL,
+                                   stdout=self.out.fd, stderr=self.err.fd)
         watch = os.pidfd_open(process.pid)
         in_time = select.select([watch], [], [], timeout_s)[0]
         os.close(watch)
@@ -137,8 +155,8 @@ class Forked:
             raise Failed(f'the fork server of {self.path} is gone: {self.err.bytes().decode()}')
         return ANSWER.unpack(answer)
 
-    def run(self, words, where, env, timeout_s):
-        strings = [where, *(f'{name}={value}' for name, value in env.items()), '', self.path, *words]
+    def run(self, words, where, env, given, timeout_s):
+        strings = [where, given.path if given else os.devnull, *(f'{name}={value}' for name, value in env.items()), '', self.path, *words]
         self.socket.send(b''.join(os.fsencode(string) + b'\0' for string in strings))
         pid = self.answer()[0]
         ended = self.answer(timeout_s)
@@ -172,11 +190,17 @@ class Launcher:
         for starter in self.starters.values():
             starter.close()
 
-    def run(self, argv, where, env, timeout_s):
+    def run(self, argv, where, env, timeout_s, given=None):
+        """`given`: bytes for standard input, which is empty otherwise."""
         starter = self.starter(argv[0])
         self.out.clear()
         self.err.clear()
-        status, cpu_s, memory_kib = starter.run(argv[1:], where, {'LC_ALL': 'C', **env}, timeout_s)
+        input_ = Input(given) if given is not None else None
+        try:
+            status, cpu_s, memory_kib = starter.run(argv[1:], where, {'LC_ALL': 'C', **env}, input_, timeout_s)
+        finally:
+            if input_:
+                input_.close()
         return Result(status, self.out.bytes(), self.err.bytes(), cpu_s, memory_kib)
 
 
