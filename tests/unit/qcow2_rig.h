@@ -212,13 +212,27 @@ static inline void audit_l1(struct audit *a, uint32_t version)
     }
 }
 
+/* Memory for a copy of the file, kept from one time to the next: there are thousands of them, and
+ * new memory costs more than what is done with it. */
+static inline uint8_t *audit_memory(uint64_t bytes)
+{
+    static uint8_t *kept;
+    static uint64_t kept_bytes;
+    if (bytes > kept_bytes) {
+        g_free(kept);
+        kept_bytes = 2 * bytes;
+        kept = g_malloc(kept_bytes);
+    }
+    return kept;
+}
+
 /* Whether what the file says is consistent; `counted`: refcounts count too (not with the dirty
  * bit). */
 static inline void audit_image(struct rig *rig, const char *name, bool counted, struct audit *a)
 {
     memset(a, 0, sizeof(*a));
     a->size = ash_sim_file_bytes(rig->world, name);
-    a->bytes = g_malloc(a->size);
+    a->bytes = audit_memory(a->size);
     assert_int_equal(ash_sim_file_read(rig->world, name, 0, a->bytes, a->size), 0);
     uint32_t version = audit_u32(a, 4);
     assert_int_equal(audit_u32(a, 0), 0x514649fb);
@@ -245,7 +259,6 @@ static inline void audit_image(struct rig *rig, const char *name, bool counted, 
             a->leaks++;
         }
     }
-    g_free(a->bytes);
     g_free(a->references);
 }
 

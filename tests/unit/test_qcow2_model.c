@@ -463,7 +463,7 @@ static void lives(uint64_t first, uint64_t count, uint32_t sessions, bool cuts)
         live(strtoull(chosen, NULL, 10), sessions, cuts);
         return;
     }
-    for (uint64_t seed = first; seed < first + count; seed++) {
+    for (uint64_t seed = first; seed < first + fewer_if_sanitized(count); seed++) {
         live(seed, sessions, cuts);
     }
 }

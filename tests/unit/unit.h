@@ -12,6 +12,22 @@
 #ifdef ASH_HAVE_VALGRIND
 #include <valgrind/valgrind.h>
 #endif
+#include "util/co/checkers.h"
+
+/* The sanitized build finds what a kind of run does wrong with memory, in few runs of each kind:
+ * what depends on the seed alone the normal build has seen, and each run costs ten times as much.
+ */
+static inline uint64_t fewer_if_sanitized(uint64_t usual)
+{
+    const uint64_t few = 20;
+#ifdef ASH_CO_ASAN
+    if (usual > few) {
+        return usual / 5 > few ? usual / 5 : few;
+    }
+#endif
+    (void)few;
+    return usual;
+}
 
 /* Its processor and its kernel are not quite the real ones. A test that skips for it says why. */
 static inline bool under_valgrind(void)
