@@ -63,13 +63,15 @@ count()
     cat "$dir"/meson-logs/testlog*.json | grep -Ec "\"result\": \"(${pattern#|})\"" || true
 }
 
-# run_tests DIRECTORY [MESON-TEST-OPTION...]: runs them and adds to the counts.
+# run_tests DIRECTORY [MESON-TEST-OPTION...]: runs them and adds to the counts. One more at a time than there are
+# processors, as many wait for the kernel: to end a program's contexts of Linux AIO, it takes tens of milliseconds.
 run_tests()
 {
     local dir=$1 status=0 bad
     shift
     rm -f "$dir"/meson-logs/testlog*.json
-    "${unrandomised[@]}" meson test -C "$dir" --no-rebuild --print-errorlogs "$@" </dev/null || status=$?
+    "${unrandomised[@]}" meson test -C "$dir" --no-rebuild --print-errorlogs \
+        --num-processes "${ASHLAR_TEST_JOBS:-$(($(nproc) + 1))}" "$@" </dev/null || status=$?
     if ! compgen -G "$dir/meson-logs/testlog*.json" >/dev/null; then
         echo "tests/run: meson test ran nothing in $dir"
         failed=$((failed + 1))
