@@ -63,8 +63,9 @@ count()
     cat "$dir"/meson-logs/testlog*.json | grep -Ec "\"result\": \"(${pattern#|})\"" || true
 }
 
-# run_tests DIRECTORY [MESON-TEST-OPTION...]: runs them and adds to the counts. One more at a time than there are
-# processors, as many wait for the kernel: to end a program's contexts of Linux AIO, it takes tens of milliseconds.
+# run_tests DIRECTORY [MESON-TEST-OPTION...]: runs them and adds to the counts. One more at a time than there
+# are processors, as many wait for the kernel: to end a program's contexts of Linux AIO takes it tens of
+# milliseconds.
 run_tests()
 {
     local dir=$1 status=0 bad

@@ -46,7 +46,8 @@ class Programs:
         return os.path.join(self.where, name)
 
     def run(self, programs, step, place):
-        status, out, err = fixture.run(programs[step.tool], step.argv(), self.place(place), step.given().encode())
+        status, out, err = fixture.run(programs[step.tool], step.argv(), self.place(place),
+                                       step.given().encode())
         return status, plain(out), plain(err)
 
     def fresh(self):

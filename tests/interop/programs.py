@@ -156,7 +156,8 @@ class Forked:
         return ANSWER.unpack(answer)
 
     def run(self, words, where, env, given, timeout_s):
-        strings = [where, given.path if given else os.devnull, *(f'{name}={value}' for name, value in env.items()), '', self.path, *words]
+        settings = (f'{name}={value}' for name, value in env.items())
+        strings = [where, given.path if given else os.devnull, *settings, '', self.path, *words]
         self.socket.send(b''.join(os.fsencode(string) + b'\0' for string in strings))
         pid = self.answer()[0]
         ended = self.answer(timeout_s)
@@ -197,7 +198,8 @@ class Launcher:
         self.err.clear()
         input_ = Input(given) if given is not None else None
         try:
-            status, cpu_s, memory_kib = starter.run(argv[1:], where, {'LC_ALL': 'C', **env}, input_, timeout_s)
+            status, cpu_s, memory_kib = starter.run(argv[1:], where, {'LC_ALL': 'C', **env}, input_,
+                                                    timeout_s)
         finally:
             if input_:
                 input_.close()
