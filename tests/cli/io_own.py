@@ -112,6 +112,73 @@ class Differing(Tool):
         self.works('read -q -P 7 0 512', options=['-C', 'o.qcow2'])
         self.assertIn(held, self.works('map', 'read -q -P 7 0 128k', options=['o.qcow2']))
 
+    def chain(self):
+        for args in (['b.qcow2', '8M'], ['-b', 'b.qcow2', '-F', 'qcow2', 't.qcow2'], ['m.qcow2', '8M']):
+            subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', *args], cwd=self.where, check=True)
+        self.works('write -q -P 1 0 4M', options=['-f', 'qcow2', 'b.qcow2'])
+
+    def test_a_job_runs_between_the_requests_of_a_script(self):
+        self.chain()
+        out = self.works('job start type=stream job-id=j speed=64k auto-dismiss=off', 'job list',
+                         'write -q -P 2 64k 64k', 'read -q -P 1 1M 1M', 'job pause j', 'job wait j paused',
+                         'job resume j', 'job speed j 0', 'job wait j', 'job list', 'job dismiss j',
+                         'job list', 'read -q -P 2 64k 64k', 'nodes', options=['t.qcow2'])
+        self.assertRegex(out, r'^started j\nj stream running \d+/8388608\nj: paused\nj: concluded ok\n'
+                              r'j stream concluded 8388608/8388608 ok\n'
+                              r'root \S+ qcow2 rw t.qcow2\nfile \S+ file rw t.qcow2\n$')
+        self.assertNotIn('backing', subprocess.run(['qemu-img', 'info', 't.qcow2'], cwd=self.where,
+                                                   stdout=subprocess.PIPE, text=True).stdout)
+
+    def test_a_mirror_gets_ready_and_leads_the_shell_to_its_target(self):
+        self.chain()
+        out = self.works('job start {"type": "mirror", "job-id": "m", "sync": "full", "target": "m.qcow2", '
+                         '"format": "qcow2"}', 'job wait -p m ready', 'write -q -P 3 5M 1M', 'job complete m',
+                         'job wait m', 'nodes', 'read -q -P 1 0 4M', 'read -q -P 3 5M 1M',
+                         options=['t.qcow2'])
+        self.assertTrue(out.startswith('started m\n    (0.00/100%)\n'), out)
+        self.assertIn('    (100.00/100%)\nm: ready\nm: concluded ok\nroot ', out)
+        self.assertRegex(out, r'\nroot \S+ qcow2 rw m.qcow2\n')
+
+    def test_nodes_have_the_names_they_are_given_and_jobs_find_them(self):
+        self.chain()
+        out = self.works('nodes', 'job start type=stream job-id=j device=top base-node=low', 'job wait j',
+                         options=['--image-opts', 'driver=qcow2,node-name=top,file.filename=t.qcow2,'
+                                  'backing.driver=qcow2,backing.node-name=low,backing.file.filename=b.qcow2'])
+        self.assertRegex(out, r'^root top qcow2 rw t.qcow2\nfile #\S+ file rw t.qcow2\n'
+                              r'backing low qcow2 ro b.qcow2\nfile #\S+ file ro b.qcow2\n'
+                              r'started j\nj: concluded ok\n$')
+
+    def test_a_wait_ends_when_the_job_waits_for_a_verb(self):
+        self.chain()
+        start = 'job start type=mirror job-id=m sync=full target=m.qcow2 format=qcow2'
+        self.fails(start, 'job wait m', 'job cancel m', 'job wait m', options=['t.qcow2'],
+                   saying=["Job 'm' is ready, not concluded", 'm: concluded ok'])
+        self.fails(start, 'job wait m ready', 'job pause m', 'job wait m standby', 'job wait m ready',
+                   'job resume m', 'job force-cancel m', 'job wait m', options=['t.qcow2'],
+                   saying=['m: standby', "Job 'm' is standby, not ready", "Job 'm' failed: "])
+        self.fails('job start type=stream job-id=j auto-finalize=off', 'job wait j', 'job finalize j',
+                   'job wait j', options=['t.qcow2'],
+                   saying=["Job 'j' is pending, not concluded", 'j: concluded ok'])
+
+    def test_jobs_that_run_when_the_file_is_closed_are_cancelled(self):
+        self.chain()
+        start = 'job start type=stream job-id=j speed=64k'
+        for end in ('close', 'quit', 'job list'):
+            result = self.fails(start, end, options=['t.qcow2'], saying=["Job 'j' is cancelled"])
+            self.assertTrue(result.stdout.startswith('started j\n'))
+        self.works('read -q -P 1 0 4M', options=['t.qcow2'])
+
+    def test_what_is_wrong_with_a_job_is_said(self):
+        self.chain()
+        for command, word in (('start type=nix', "'nix'"), ('start {', 'understood'), ('start', 'job start|'),
+                              ('start type=mirror', 'target'), ('wait x', "'x'"), ('pause x', "'x'"),
+                              ('start type=stream device=nix', "'nix'"), ('bogus', 'job start|'),
+                              ('speed', 'job start|'), ('wait -x j', 'job start|'),
+                              ('start []', 'at least one')):
+            self.fails('job ' + command, options=['t.qcow2'], saying=[word])
+        self.fails('job start type=stream job-id=j', 'job wait j nowhere', 'job wait j', options=['t.qcow2'],
+                   saying=["no state 'nowhere'", 'j: concluded ok'])
+
     def test_an_open_image_is_locked(self):
         result = self.fails('length', 'open -o driver=raw a.raw', 'close', 'open -o driver=raw a.raw',
                             saying=['file open already'])

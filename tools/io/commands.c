@@ -41,8 +41,23 @@ const struct ash_command ash_commands[] = {
     {"help", "?", ASH_COMMAND_NO_FILE, 0, 1, "[command]", "explains one command, or lists all",
      NULL, ash_shell_help},
     {"info", "i", 0, 0, 0, "", "tells the format of the file", NULL, ash_shell_info},
+    {"job", NULL, ASH_COMMAND_NO_FILE, 1, -1, "start|list|wait|VERB ..",
+     "starts a job, and watches and steers those that were started",
+     " start description       starts one; requests can be made while it runs. The description is\n"
+     "                         JSON, an array for jobs that end together, or key=value words:\n"
+     "                         job start type=stream job-id=j0 base=b.qcow2\n"
+     "                         Without device= it works on the open file\n"
+     " list                    name, type, state, bytes done of all, and the result of each\n"
+     " wait [-p] id [state]    waits until it is in that state (concluded); fails if it comes to\n"
+     "                         its end otherwise, or waits for a verb. -p shows progress\n"
+     " pause|resume|cancel|force-cancel|complete|finalize|dismiss id\n"
+     " speed id bytes          bytes a second; 0: without a limit\n\n"
+     " Jobs that still run when the file is closed are cancelled, which counts as a failure.\n",
+     ash_shell_job},
     {"length", "l", 0, 0, 0, "", "tells the length of the disk", NULL, ash_shell_length},
     {"map", NULL, 0, 0, 0, "", "tells which ranges the image itself holds", NULL, ash_shell_map},
+    {"nodes", NULL, 0, 0, 0, "",
+     "lists the nodes of the open file: role, name, driver, rw or ro, file", NULL, ash_shell_nodes},
     {"open", "o", ASH_COMMAND_NO_FILE, 1, -1,
      "[-rnkU] [-t cache] [-d discard] [-i aio] [-o options] [path]", "opens a file",
      " -d, -- what discards do: ignore (off), unmap (on, default)\n"

@@ -189,14 +189,15 @@ ASH_CO_FN static int close_co(void *opaque)
 bool ash_shell_close(struct ash_shell *shell)
 {
     ash_shell_wait(shell);
+    bool right = ash_shell_end_jobs(shell);
     if (shell->disk == NULL) {
-        return true;
+        return right;
     }
     int ret = ash_loop_run_sync(shell->loop, close_co, shell);
     shell->disk = NULL;
     g_free(shell->filename);
     shell->filename = NULL;
-    return ret == 0;
+    return right && ret == 0;
 }
 
 bool ash_shell_close_command(struct ash_shell *shell, int argc, char **argv)

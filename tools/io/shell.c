@@ -126,7 +126,7 @@ bool ash_shell_line(struct ash_shell *shell, const char *line)
 
 void ash_shell_turn(struct ash_shell *shell)
 {
-    if (shell->in_flight > 0) {
+    if (shell->in_flight > 0 || ash_shell_has_jobs(shell)) {
         ash_loop_run_once(shell->loop, 0, 0);
         fflush(stdout);
     }

@@ -5,6 +5,7 @@
 #ifndef ASH_TOOLS_IO_SHELL_H
 #define ASH_TOOLS_IO_SHELL_H
 
+#include <glib.h>
 #include "tools/common/tool.h"
 
 /* The longest request; what a signed 32-bit number holds, in whole sectors. */
@@ -23,6 +24,7 @@ struct ash_shell {
     bool failed;              /* some command did: the exit status */
     uint32_t in_flight;       /* asynchronous requests */
     struct ash_co_queue idle; /* who waits for in_flight to become 0 */
+    GPtrArray *jobs;          /* of tools/io/job.c; NULL: none */
 };
 
 #define ASH_COMMAND_NO_FILE (1u << 0) /* works without a disk */
@@ -159,6 +161,14 @@ uint8_t ash_shell_request_fill(const struct ash_shell_request *request);
  * saying why; then it holds nothing. */
 bool ash_shell_request_vector(struct ash_shell_request *request, int argc, char **argv);
 
+/* --- Jobs. --- */
+
+/* Whether some may be running. */
+bool ash_shell_has_jobs(const struct ash_shell *shell);
+
+/* Cancels those that run, with a message and false, and forgets all. */
+bool ash_shell_end_jobs(struct ash_shell *shell);
+
 /* --- The commands. --- */
 
 bool ash_shell_abort(struct ash_shell *shell, int argc, char **argv);
@@ -171,8 +181,10 @@ bool ash_shell_discard(struct ash_shell *shell, int argc, char **argv);
 bool ash_shell_flush(struct ash_shell *shell, int argc, char **argv);
 bool ash_shell_help(struct ash_shell *shell, int argc, char **argv);
 bool ash_shell_info(struct ash_shell *shell, int argc, char **argv);
+bool ash_shell_job(struct ash_shell *shell, int argc, char **argv);
 bool ash_shell_length(struct ash_shell *shell, int argc, char **argv);
 bool ash_shell_map(struct ash_shell *shell, int argc, char **argv);
+bool ash_shell_nodes(struct ash_shell *shell, int argc, char **argv);
 bool ash_shell_open_command(struct ash_shell *shell, int argc, char **argv);
 bool ash_shell_quit(struct ash_shell *shell, int argc, char **argv);
 bool ash_shell_read(struct ash_shell *shell, int argc, char **argv);
