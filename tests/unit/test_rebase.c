@@ -225,7 +225,7 @@ static void a_rebased_image_reads_the_same_whenever_the_power_goes(void **state)
         core_run(&core, body, NULL);
         core_down(&core);
     }
-    assert_true(getenv("SEED") != NULL || cuts > 2000);
+    assert_true(getenv("SEED") != NULL || cuts > 100);
 }
 
 static bool stop_at_once(struct ash_rebase *rebase, uint64_t done_bytes, uint64_t total_bytes)
