@@ -93,6 +93,16 @@ ASH_CO_FN static int mirror_next(struct ash_sweep *sweep, uint64_t *offset, uint
     return 0;
 }
 
+/* The source may have grown since the sweep began. */
+ASH_CO_FN static int follow_length(struct ash_mirror_sweep *s)
+{
+    struct ash_copier *copier = s->copier;
+    ash_user_begin(&copier->target_user);
+    int ret = ash_job_fit_target(copier->target, s->mirror->source->size_bytes, NULL);
+    ash_user_leave(&copier->target_user);
+    return ret;
+}
+
 ASH_CO_FN static int mirror_copy(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes,
                                  bool *reading)
 {
@@ -106,7 +116,8 @@ ASH_CO_FN static int mirror_copy(struct ash_sweep *sweep, uint64_t offset, uint6
     if (sweep->job != NULL) {
         /* Bits first, then the data: what a guest changes meanwhile is dirty again when it ends. */
         ash_bitmap_reset(s->mirror->dirty, offset, bytes);
-        ret = ash_copier_copy(s->copier, offset, bytes, reading);
+        ret = follow_length(s);
+        ret = ret < 0 ? ret : ash_copier_copy(s->copier, offset, bytes, reading);
         if (ret < 0 && sweep->job != NULL) {
             ash_bitmap_set(s->mirror->dirty, offset, bytes);
         }
@@ -243,6 +254,7 @@ int ash_mirror_take(struct ash_mirror *m, struct ash_error *error)
     m->sweep->sweep.on_source_error = (enum ash_on_error)m->on_source_error;
     m->sweep->sweep.on_target_error = (enum ash_on_error)m->on_target_error;
     m->sweep->sweep.forsakable = m->base == NULL;
+    m->sweep->sweep.remembers = true;
     ret = insert_filter(m, error);
     if (ret == 0) {
         struct ash_mirror_top *top = ash_mirror_top_of(m->filter);
@@ -378,6 +390,9 @@ ASH_CO_FN static int finish(struct ash_mirror *m, struct ash_error *error)
     m->paused = true;
     m->sweep->copier->through_gates = true;
     ret = catch_up(m, error);
+    if (ret == 0 && m->base == NULL) { /* who commits keeps what base has beyond */
+        ret = ash_job_cut_target(m->sweep->copier->target, m->source->size_bytes, error);
+    }
     return ret < 0 ? ret : flush(m, error);
 }
 
@@ -386,6 +401,7 @@ int ash_mirror_run(struct ash_job *job, struct ash_error *error)
     struct ash_mirror *m = mirror_of(job);
     int ret = mark(m, error);
     if (ret == 0) {
+        ash_mirror_top_of(m->filter)->marked = true;
         ret = catch_up(m, error);
     }
     if (ret == 0) {

@@ -6,6 +6,9 @@
 #include <glib.h>
 #include "util/assert.h"
 
+#define RETRY_NS                                                                                   \
+    10000000 /* after an error that was ignored: what fails at once may be tried for ever */
+
 struct range {
     struct ash_list link; /* in sweep->again */
     struct ash_sweep *sweep;
@@ -37,9 +40,13 @@ static bool failed(struct ash_sweep *sweep, struct range *range, int ret, bool r
     enum ash_on_error policy = reading ? sweep->on_source_error : sweep->on_target_error;
     switch (ash_job_io_error(sweep->job, policy, ret)) {
     case ASH_ON_ERROR_STOP:
+        if (sweep->remembers) {
+            return false;
+        }
         ash_list_push_back(&sweep->again, &range->link);
         return true;
     case ASH_ON_ERROR_IGNORE:
+        sweep->resume_ns = ash_loop_now(sweep->job->loop) + RETRY_NS;
         sweep->ignored = sweep->ignored == 0 ? ret : sweep->ignored;
         return false;
     default:
@@ -156,11 +163,21 @@ ASH_CO_FN static void settle(struct ash_sweep *sweep)
     }
 }
 
+/* Nothing more is handed out soon after an error that was ignored. */
+ASH_CO_FN static void rest(struct ash_sweep *sweep)
+{
+    struct ash_job *job = sweep->job;
+    while (ash_loop_now(job->loop) < sweep->resume_ns && !job->cancelled) {
+        ash_job_wait(job, sweep->resume_ns);
+    }
+}
+
 int ash_sweep_run(struct ash_sweep *sweep)
 {
     int ret;
     for (;;) {
         struct range *range;
+        rest(sweep);
         ret = ash_job_pause_point(sweep->job, 0, quiet, sweep);
         if (ret < 0 || sweep->ret < 0) {
             break;

@@ -36,6 +36,7 @@ struct ash_sweep {
     enum ash_on_error on_source_error;
     enum ash_on_error on_target_error;
     bool forsakable;
+    bool remembers; /* next() finds again what failed */
     uint32_t tasks_max;
     uint64_t bytes_max;
 
@@ -45,6 +46,7 @@ struct ash_sweep {
     struct ash_list again; /* ranges to be tried once more */
     int ret;               /* the first error that ends it */
     int ignored;           /* the first error that was ignored */
+    uint64_t resume_ns;    /* nothing is handed out before: an error was ignored */
 };
 
 void ash_sweep_init(struct ash_sweep *sweep, const struct ash_sweep_ops *ops, struct ash_job *job);

@@ -37,5 +37,15 @@ int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct ash_error
         return ash_error_set(error, -ENOSPC, "'%s' has %" PRIu64 " bytes, %" PRIu64 " are needed",
                              target->child->filename, target->child->size_bytes, bytes);
     }
-    return ash_edge_resize(target, bytes, 0, ASH_PREALLOC_OFF, error);
+    int ret = ash_edge_resize(target, bytes, 0, ASH_PREALLOC_OFF, error);
+    return target->child->size_bytes >= bytes ? 0 : ret; /* another copy may have come first */
+}
+
+int ash_job_cut_target(struct ash_edge *target, uint64_t bytes, struct ash_error *error)
+{
+    if (target->child->size_bytes <= bytes || target->child->driver->resize == NULL) {
+        return 0;
+    }
+    int ret = ash_edge_resize(target, bytes, ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF, error);
+    return ret == -ENOTSUP ? 0 : ret; /* a device */
 }

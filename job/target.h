@@ -12,5 +12,7 @@ ASH_CO_FN int ash_job_open_target(struct ash_loop *loop, const char *name, const
 
 /* Makes the target as long as the source if it can be; through an edge that may resize. */
 ASH_CO_FN int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct ash_error *error);
+/* And no longer, if its length can change: who is led to it sees a disk of the length that it had. */
+ASH_CO_FN int ash_job_cut_target(struct ash_edge *target, uint64_t bytes, struct ash_error *error);
 
 #endif

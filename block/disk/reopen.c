@@ -18,26 +18,48 @@ static uint32_t changed_flags(const struct ash_node *node, uint32_t flags, bool 
     return (node->flags & ~changeable) | (flags & changeable);
 }
 
-/* The disk's node and what it stands on through "file", from the top. */
+/* The disk's node and what it stands on through "file", from the top; with references. */
 static GPtrArray *nodes_of(struct ash_node *top)
 {
     GPtrArray *nodes = g_ptr_array_new();
     for (struct ash_node *node = top; node != NULL;
          node = node->file != NULL ? node->file->child : NULL) {
+        ash_node_ref(node);
         g_ptr_array_add(nodes, node);
     }
     return nodes;
 }
 
-/* On the way to read-only the format goes first, while it can still write what it has to; on the
- * way to writing the file does. */
-static void plan_nodes(struct ash_plan *plan, const GPtrArray *nodes, uint32_t flags)
+ASH_CO_FN static void let_go(GPtrArray *nodes)
 {
-    bool to_writing = (flags & ASH_NODE_WRITE) != 0;
     for (guint i = 0; i < nodes->len; i++) {
-        struct ash_node *node = nodes->pdata[to_writing ? nodes->len - 1 - i : i];
-        ash_plan_reopen(plan, node, changed_flags(node, flags, node == nodes->pdata[0]));
+        ash_node_unref(nodes->pdata[i]);
     }
+    g_ptr_array_free(nodes, TRUE);
+}
+
+struct reopening {
+    struct ash_disk *disk;
+    uint32_t flags;
+};
+
+/* The nodes as they are now: a job may have put in a filter or taken it out since the pause began.
+ * On the way to read-only the format goes first, while it can still write what it has to; on the
+ * way to writing the file does. */
+static void plan_nodes(struct ash_plan *plan, void *opaque)
+{
+    const struct reopening *r = opaque;
+    struct ash_node *top = r->disk->root->child;
+    GPtrArray *nodes = g_ptr_array_new();
+    for (struct ash_node *node = top; node != NULL;
+         node = node->file != NULL ? node->file->child : NULL) {
+        g_ptr_array_insert(nodes, (r->flags & ASH_NODE_WRITE) != 0 ? 0 : -1, node);
+    }
+    for (guint i = 0; i < nodes->len; i++) {
+        struct ash_node *node = nodes->pdata[i];
+        ash_plan_reopen(plan, node, changed_flags(node, r->flags, node == top));
+    }
+    g_ptr_array_free(nodes, TRUE);
 }
 
 ASH_CO_FN static int flush(struct ash_disk *disk, struct ash_error *error)
@@ -52,15 +74,14 @@ ASH_CO_FN static int flush(struct ash_disk *disk, struct ash_error *error)
     return ret;
 }
 
-ASH_CO_FN static int change(struct ash_disk *disk, const GPtrArray *nodes, uint32_t flags,
-                            struct ash_error *error)
+ASH_CO_FN static int change(struct ash_disk *disk, uint32_t flags, struct ash_error *error)
 {
+    struct reopening reopening = {disk, flags};
     uint32_t writing = ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE;
     uint32_t needs = (disk->root->needs & ~writing) | ((flags & ASH_NODE_WRITE) != 0 ? writing : 0);
     struct ash_plan *plan = ash_plan_new(disk->loop);
-    plan_nodes(plan, nodes, flags);
     ash_plan_rights(plan, disk->root, needs, disk->root->allows);
-    int ret = ash_plan_run(plan, error);
+    int ret = ash_plan_run_filled(plan, plan_nodes, &reopening, error);
     ash_plan_free(plan);
     return ret;
 }
@@ -77,14 +98,14 @@ int ash_disk_reopen(struct ash_disk *disk, uint32_t flags, bool write_through,
     if (ret == 0) {
         ret = ash_pause_drain(&pause, UINT64_MAX); /* the flush may have set work going */
         ash_assert(ret == 0);
-        ret = change(disk, nodes, flags, error);
+        ret = change(disk, flags, error);
     }
     if (ret == 0) {
         disk->write_through = write_through;
         ash_disk_publish(disk);
     }
     ash_pause_end(&pause);
-    g_ptr_array_free(nodes, TRUE);
+    let_go(nodes);
     return ret;
 }
 

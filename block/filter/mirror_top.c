@@ -8,8 +8,9 @@
  *  2. Source and target get the same bytes: those of a copy that is made once, as the guest may
  *     scribble on its buffer meanwhile.
  *  3. Clusters that were clean before the change and that both got are clean after it; those that
- *     were dirty stay so, as the change may cover them in part. If the target fails, they are
- * dirty: the guest's request does not fail for that.
+ *     were dirty stay so, as the change may cover them in part. If the target fails, or does not
+ * reach so far yet, they are dirty: the guest's request does not fail for that. Nothing counts as
+ * clean until the job has marked what is to be copied first.
  *  4. The source comes first: what it failed to write is not in the target either, unless the
  * source wrote a part; then the cluster is dirty. */
 #include "block/filter/mirror_top.h"
@@ -18,14 +19,15 @@
 #include "util/assert.h"
 #include "util/range.h"
 
-/* Passes a change to the target. */
-ASH_CO_FN static int change_target(struct ash_copier *copier, const struct ash_io *io)
+/* Passes a change to the target; *whole: all of it. */
+ASH_CO_FN static int change_target(struct ash_copier *copier, const struct ash_io *io, bool *whole)
 {
     struct ash_io own = *io;
     own.flags &= ASH_REQ_UNMAP; /* nothing else is the target's business */
     uint64_t size = copier->target->child->size_bytes;
+    *whole = io->offset + io->bytes <= size;
     if (own.offset >= size) {
-        return 0; /* the guest's disk has grown; the job follows */
+        return 0; /* the guest's disk is longer; the job follows */
     }
     own.bytes = ASH_MIN(own.bytes, size - own.offset);
     ash_user_begin(&copier->target_user); /* inside a guest's request: not held up */
@@ -41,11 +43,13 @@ ASH_CO_FN static int change_both(struct ash_node *node, const struct ash_io *io)
     struct ash_range_lock lock;
     ash_copier_ref(copier);
     ash_range_lock(&lock, &copier->locks, io->offset, io->bytes);
-    bool clean = ash_bitmap_dirty_bytes_in(top->dirty, lock.offset, lock.bytes) == 0;
+    bool clean =
+        top->marked && ash_bitmap_dirty_bytes_in(top->dirty, lock.offset, lock.bytes) == 0;
     int ret = ash_edge_io(node->file, io);
     if (ret == 0 && io->op != ASH_DISCARD) {
-        int target_ret = change_target(copier, io);
-        if (target_ret == 0 && clean) {
+        bool whole;
+        int target_ret = change_target(copier, io, &whole);
+        if (target_ret == 0 && clean && whole) {
             ash_bitmap_reset(top->dirty, lock.offset, lock.bytes);
         }
         top->target_error = top->target_error == 0 ? target_ret : top->target_error;

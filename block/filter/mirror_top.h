@@ -11,6 +11,7 @@
 struct ash_mirror_top {
     struct ash_copier *copier; /* NULL: passes everything on. A reference */
     struct ash_bitmap *dirty;  /* of the source: what the target lacks */
+    bool marked;               /* the job has marked there what it is to copy first */
     bool write_blocking;       /* guests' writes go to the target too, before they complete */
     uint64_t written_bytes;    /* that guests have changed, ever */
     struct ash_throttle_member *limit; /* what holds their changes back; NULL: nothing does */

@@ -33,7 +33,11 @@ ASH_CO_FN static int lead_users(struct ash_node *from, struct ash_node *to,
 
 int ash_graft_insert(struct ash_node *filter, struct ash_error *error)
 {
+    const struct ash_node *below = filter->file->child;
     ash_assert(filter->driver->kind == ASH_DRIVER_FILTER);
+    /* Both may have changed since the filter was opened. */
+    filter->size_bytes = below->size_bytes;
+    filter->flags = (filter->flags & ~ASH_NODE_WRITE) | (below->flags & ASH_NODE_WRITE);
     return lead_users(filter->file->child, filter, filter, error);
 }
 

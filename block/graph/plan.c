@@ -313,16 +313,35 @@ static struct rights gather(struct ash_plan *plan, GPtrArray *parents)
 
 static const char *user_name(const struct ash_edge *edge)
 {
-    return edge->parent != NULL ? edge->parent->name : "a disk";
+    if (edge->parent != NULL) {
+        return edge->parent->name;
+    }
+    return edge->role == ASH_ROLE_JOB ? "a job" : "a disk";
+}
+
+#define WRITING (ASH_RIGHT_WRITE | ASH_RIGHT_REWRITE | ASH_RIGHT_RESIZE)
+
+/* Somebody needs to write to what would be read-only. */
+static int refuse_read_only(struct ash_plan *plan, const struct ash_node *node, GPtrArray *parents,
+                            struct ash_error *error)
+{
+    guint i = 0;
+    while ((proposed(plan, parents->pdata[i]).needs & WRITING) == 0) {
+        i++;
+    }
+    if ((node->flags & ASH_NODE_WRITE) == 0) {
+        return ash_error_set(error, -EACCES, "Block node is read-only: '%s'", node->filename);
+    }
+    return ash_error_set(error, -EACCES, "'%s' cannot become read-only: %s writes to it",
+                         node->filename, user_name(parents->pdata[i]));
 }
 
 static int check_conflicts(struct ash_plan *plan, struct ash_node *node, GPtrArray *parents,
                            struct ash_error *error)
 {
     struct rights sum = gather(plan, parents);
-    if ((sum.needs & (ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE)) != 0 &&
-        (proposed_flags(plan, node) & ASH_NODE_WRITE) == 0) {
-        return ash_error_set(error, -EACCES, "Block node is read-only: '%s'", node->filename);
+    if ((sum.needs & WRITING) != 0 && (proposed_flags(plan, node) & ASH_NODE_WRITE) == 0) {
+        return refuse_read_only(plan, node, parents, error);
     }
     for (guint i = 0; i < parents->len; i++) {
         struct rights a = proposed(plan, parents->pdata[i]);
@@ -539,11 +558,15 @@ static void assert_quiet(struct ash_plan *plan)
     }
 }
 
-int ash_plan_run(struct ash_plan *plan, struct ash_error *error)
+int ash_plan_run_filled(struct ash_plan *plan, void (*fill)(struct ash_plan *plan, void *opaque),
+                        void *opaque, struct ash_error *error)
 {
     struct ash_block *block = ash_block_of(plan->loop);
     GPtrArray *lost = g_ptr_array_new();
     ash_co_mutex_lock(&block->plans);
+    if (fill != NULL) {
+        fill(plan, opaque);
+    }
     assert_quiet(plan);
     int ret = check_shape(plan, error);
     if (ret == 0) {
@@ -562,4 +585,9 @@ int ash_plan_run(struct ash_plan *plan, struct ash_error *error)
     }
     g_ptr_array_free(lost, TRUE);
     return ret;
+}
+
+int ash_plan_run(struct ash_plan *plan, struct ash_error *error)
+{
+    return ash_plan_run_filled(plan, NULL, NULL, error);
 }

@@ -41,6 +41,11 @@ void ash_plan_reopen(struct ash_plan *plan, struct ash_node *node, uint32_t flag
 /* Carries the plan out or leaves all as it was. -EPERM: rights conflict, naming both parents;
  * -ELOOP: a cycle; -E2BIG: nesting. */
 ASH_CO_FN int ash_plan_run(struct ash_plan *plan, struct ash_error *error);
+/* The same for edits that depend on the graph: `fill` adds them when no other plan can change it any
+ * more. It does not yield. */
+ASH_CO_FN int ash_plan_run_filled(struct ash_plan *plan,
+                                  void (*fill)(struct ash_plan *plan, void *opaque), void *opaque,
+                                  struct ash_error *error);
 
 /* The union of what the parents of a node need, and what all of them allow. */
 void ash_node_rights(const struct ash_node *node, uint32_t *needs, uint32_t *allows);

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Jobs that meet what else changes a disk at the same moment: its length, its flags, a guest's
+ * write while the job begins. One race at a time, brought about by requests that are held back. */
+#include "tests/unit/qcow2_disk.h"
+#include <jansson.h>
+#include "job/job.h"
+
+static struct ash_job *job;
+
+ASH_CO_FN static int start_job(const char *options)
+{
+    json_t *description = json_loads(options, 0, NULL);
+    assert_non_null(description);
+    json_object_set_new(description, "job-id", json_string("job"));
+    json_object_set_new(description, "device", json_string(ash_disk_node(disk)->name));
+    json_object_set_new(description, "auto-dismiss", json_false());
+    int ret = ash_co_job_start(rig.loop, description, NULL, NULL, &job, &error);
+    json_decref(description);
+    return ret;
+}
+
+/* Mirrors to an empty file. `more`: further members. */
+ASH_CO_FN static int start_mirror(const char *more)
+{
+    char *target =
+        g_strdup_printf("{\"type\": \"mirror\", \"target\": "
+                        "\"json:{\\\"driver\\\":\\\"raw\\\",\\\"file\\\":{\\\"driver\\\":"
+                        "\\\"file\\\",\\\"filename\\\":\\\"target\\\"}}\"%s}",
+                        more);
+    int ret = start_job(target);
+    g_free(target);
+    return ret;
+}
+
+static int started;
+
+static void mirror_body(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    started = start_mirror("");
+}
+
+ASH_CO_FN static void wait_for(enum ash_job_state state)
+{
+    for (unsigned i = 0; ash_job_state(job) < state; i++) {
+        assert_true(i < 10000);
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(ash_job_state(job), state);
+}
+
+/* Ends it, and lets go of it. */
+ASH_CO_FN static int end_job(enum ash_job_verb verb)
+{
+    assert_int_equal(ash_co_job_control(job, verb, 0, &error), 0);
+    wait_for(ASH_JOB_CONCLUDED);
+    int ret = job->ret;
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_DISMISS, 0, &error), 0);
+    ash_job_unref(job);
+    return ret;
+}
+
+static void make_target(uint64_t bytes)
+{
+    assert_int_equal(ash_sim_file_write(rig.world, "target", bytes - 1, "", 1), 0);
+}
+
+static void expect_target(uint64_t offset, uint8_t value)
+{
+    uint8_t byte;
+    assert_int_equal(ash_sim_file_read(rig.world, "target", offset, &byte, 1), 0);
+    assert_int_equal(byte, value);
+}
+
+ASH_CO_FN static int resize(uint64_t bytes)
+{
+    return ash_co_disk_resize(disk, bytes, ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF, &error);
+}
+
+static uint64_t resize_bytes;
+static int resized;
+
+static void resize_body(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    resized = resize(resize_bytes);
+}
+
+/* --- lengths --- */
+
+QCOW2_TEST(a_copy_of_a_disk_that_shrank_is_as_short_as_it)
+{
+    make_target(512);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    assert_int_equal(start_mirror(""), 0);
+    wait_for(ASH_JOB_READY);
+    assert_int_equal(ash_sim_file_bytes(rig.world, "target"), MIB);
+    assert_int_equal(resize(MIB / 2), 0);
+    assert_int_equal(end_job(ASH_JOB_CANCEL), 0);
+    assert_int_equal(ash_sim_file_bytes(rig.world, "target"), MIB / 2);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+/* mirror: writes to the target, held ................ must not write beyond its end
+ * guest:                              grows and writes                              */
+QCOW2_TEST(a_disk_may_grow_while_it_is_copied)
+{
+    make_target(512);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    ash_sim_hold(rig.world, "target", ASH_AIO_WRITE, 0, INT64_MAX);
+    assert_int_equal(start_mirror(""), 0);
+    while (ash_sim_held(rig.world) == 0) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(resize(2 * MIB), 0);
+    assert_int_equal(write_bytes(MIB, MIB, 2), 0);
+    ash_sim_release_all(rig.world);
+    wait_for(ASH_JOB_READY);
+    assert_int_equal(end_job(ASH_JOB_CANCEL), 0);
+    expect_target(MIB - 1, 1);
+    expect_target(2 * MIB - 1, 2);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+/* resize: writes the header, held ........................... ends
+ * mirror:                         opens its filter, waits ........ puts it in */
+QCOW2_TEST(a_filter_that_waited_for_a_resize_has_the_new_length)
+{
+    make_target(512);
+    open_image("cluster_size=64k", MIB);
+    ash_sim_hold(rig.world, "image", ASH_AIO_WRITE, 0, 512);
+    resize_bytes = MIB / 2;
+    resized = 1;
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, resize_body, NULL), 0);
+    while (ash_sim_held(rig.world) == 0) {
+        ash_co_sleep(1 * MS);
+    }
+    started = 1;
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, mirror_body, NULL), 0);
+    ash_co_sleep(200 * MS);
+    assert_int_equal(started, 1);
+    ash_sim_release_all(rig.world);
+    while (started == 1) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(started, 0);
+    assert_int_equal(resized, 0);
+    assert_int_equal(ash_disk_bytes(disk), MIB / 2);
+    expect_bytes(MIB / 2 - 512, 512, 0);
+    end_job(ASH_JOB_FORCE_CANCEL);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+/* --- a write while the job begins --- */
+
+/* mirror: puts its filter in ..... marks what it will copy, makes the target longer, held ........
+ * guest:                     writes a part ............................. is told */
+ASH_CO_FN static void write_early(const char *sync, uint64_t target_bytes, uint64_t wait_ns)
+{
+    make_target(target_bytes);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    ash_sim_hold(rig.world, "target", ASH_AIO_TRUNCATE, 0, INT64_MAX);
+    assert_int_equal(start_mirror(sync), 0);
+    assert_int_equal(ash_job_state(job), ASH_JOB_CREATED); /* it has not run yet */
+    if (wait_ns > 0) {
+        ash_co_sleep(wait_ns);
+    }
+    assert_int_equal(write_bytes(MIB / 2, 512, 2), 0);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    ash_sim_release_all(rig.world);
+    wait_for(ASH_JOB_READY);
+    assert_int_equal(end_job(ASH_JOB_CANCEL), 0);
+    expect_target(MIB / 2, 2);
+    expect_target(MIB / 2 + 512, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(a_write_before_a_blocking_mirror_has_marked_all_is_copied_with_its_cluster)
+{
+    write_early(", \"copy-mode\": \"write-blocking\"", MIB - 64 * KIB, 0);
+}
+
+QCOW2_TEST(a_write_beyond_the_end_of_a_mirrors_target_is_copied_later)
+{
+    write_early(", \"copy-mode\": \"write-blocking\", \"sync\": \"none\"", 512, 20 * MS);
+}
+
+/* --- flags --- */
+
+static int reopened;
+
+static void reopen_body(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    reopened = ash_disk_reopen(disk, 0, false, &error);
+}
+
+/* guest:  writes, held ................................... ends
+ * reopen:              waits for it ........................... reopens
+ * mirror:                           waits for it ......... puts its filter in */
+QCOW2_TEST(a_filter_put_in_while_a_disk_is_reopened_is_reopened_with_it)
+{
+    struct side side = {.write = true, .bytes = 65536, .data = buffer};
+    make_target(512);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    ash_sim_hold(rig.world, "image", ASH_AIO_WRITE, 0, INT64_MAX);
+    side_start(&side);
+    reopened = started = 1;
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, reopen_body, NULL), 0);
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, mirror_body, NULL), 0);
+    ash_co_sleep(20 * MS);
+    ash_sim_release_all(rig.world);
+    assert_int_equal(side_wait(&side), 0);
+    while (reopened == 1 || started == 1) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(reopened, 0);
+    assert_int_equal(started, 0);
+    assert_string_equal(ash_disk_node(disk)->driver->name, "mirror-top");
+    assert_false(ash_node_writable(ash_disk_node(disk)));
+    assert_int_equal(ash_disk_reopen(disk, ASH_NODE_WRITE, false, &error), 0);
+    assert_int_equal(write_bytes(0, 65536, 3), 0);
+    wait_for(ASH_JOB_READY);
+    assert_int_equal(end_job(ASH_JOB_CANCEL), 0);
+    expect_target(0, 3);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(a_disk_that_a_job_streams_into_cannot_become_read_only)
+{
+    assert_int_equal(rig_create(&rig, "base", MIB, "cluster_size=64k"), 0);
+    open_image("cluster_size=64k,backing_file=base,backing_fmt=qcow2", MIB);
+    assert_int_equal(start_job("{\"type\": \"stream\", \"speed\": 1}"), 0);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_PAUSE, 0, &error), 0);
+    assert_int_equal(ash_disk_reopen(disk, 0, false, &error), -EACCES);
+    assert_non_null(strstr(error.message, "cannot become read-only: a job writes to it"));
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_RESUME, 0, &error), 0);
+    end_job(ASH_JOB_FORCE_CANCEL);
+    assert_int_equal(ash_disk_reopen(disk, 0, false, &error), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+/* --- errors --- */
+
+/* Without power a request fails at once, so nothing but the job would ever run. */
+QCOW2_TEST(what_fails_at_once_and_is_ignored_leaves_time_for_others)
+{
+    make_target(MIB);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    assert_int_equal(start_mirror(", \"on-source-error\": \"ignore\", "
+                                  "\"on-target-error\": \"ignore\""),
+                     0);
+    ash_sim_power_cut(rig.world, ASH_SIM_CUT_KEEP);
+    ash_co_sleep(1000 * MS);
+    assert_int_equal(end_job(ASH_JOB_FORCE_CANCEL), -ECANCELED);
+    assert_true(ash_co_disk_close(disk, NULL) < 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RUN(a_copy_of_a_disk_that_shrank_is_as_short_as_it),
+        RUN(a_disk_may_grow_while_it_is_copied),
+        RUN(a_filter_that_waited_for_a_resize_has_the_new_length),
+        RUN(a_write_before_a_blocking_mirror_has_marked_all_is_copied_with_its_cluster),
+        RUN(a_write_beyond_the_end_of_a_mirrors_target_is_copied_later),
+        RUN(a_filter_put_in_while_a_disk_is_reopened_is_reopened_with_it),
+        RUN(a_disk_that_a_job_streams_into_cannot_become_read_only),
+        RUN(what_fails_at_once_and_is_ignored_leaves_time_for_others),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
