@@ -8,8 +8,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include "tests/sim/bitmap.h"
 #include "tests/sim/fault.h"
 #include "tests/sim/format.h"
+#include "tests/sim/job.h"
 #include "tests/sim/stamp.h"
 
 /* --- choosing --- */
@@ -183,6 +185,7 @@ void sim_disk_create(struct sim_disk *disk)
         model_overlay(&disk->model, layer->bytes);
         fill(disk, index);
     }
+    sim_targets_create(disk);
 }
 
 /* --- opening and closing --- */
@@ -216,6 +219,8 @@ int sim_disk_close(struct sim_disk *disk, struct ash_error *error)
 {
     struct model_op op;
     bool wrote = (disk->flags & ASH_NODE_WRITE) != 0;
+    sim_bitmaps_compare(disk);
+    sim_bitmaps_drop(disk);
     model_flush_begin(&disk->model, &op);
     int ret = ash_co_disk_close(disk->disk, error);
     disk->disk = NULL;

@@ -40,9 +40,9 @@ static void note_begin(const struct sim_op *op)
 }
 
 /* Whether the step was disturbed by a verb that ran beside it. */
-static bool disturbed(const struct sim_op *op, uint32_t ever, bool at_start)
+static bool disturbed(const struct sim_op *op, bool at_start)
 {
-    return at_start || op->disk->verbs > 0 || op->disk->verbs_ever != ever;
+    return at_start || op->disk->verbs > 0 || op->disk->verbs_ever != op->verbs_ever;
 }
 
 ASH_CO_FN static void perform(struct sim_op *op)
@@ -53,7 +53,10 @@ ASH_CO_FN static void perform(struct sim_op *op)
         return;
     }
     bool at_start = op->disk->verbs > 0;
-    uint32_t ever = op->disk->verbs_ever;
+    op->verbs_ever = op->disk->verbs_ever;
+    op->jobs_ever = op->disk->jobs_ever;
+    op->beside_job = op->disk->job != NULL;
+    op->moved = op->disk->moved;
     note_begin(op);
     if (step->begin) {
         step->begin(op);
@@ -65,7 +68,7 @@ ASH_CO_FN static void perform(struct sim_op *op)
         step->end(op, ret);
     }
     if (!step->may_end || !step->may_end(op, ret)) {
-        sim_expect(op->run, ret, disturbed(op, ever, at_start), step->name);
+        sim_expect(op->run, ret, disturbed(op, at_start), step->name);
     }
     op->run->hash = (op->run->hash ^ (uint32_t)ret) * UINT64_C(0x9e3779b97f4a7c15);
 }

@@ -153,11 +153,12 @@ uint32_t history_survivors(const struct history *history,
 
 void history_seen(struct history *history, uint64_t value, uint64_t begin, uint64_t end)
 {
-    bool acked = false;
+    bool acked = true; /* whichever it was of those that it can have been: zeroes are all alike */
     for (uint32_t i = 0; i < history->count; i++) {
         const struct history_entry *entry = &history->entries[i];
-        acked |=
-            (entry->value == value || entry->other == value) && entry->acked && entry->end < begin;
+        if ((entry->value == value || entry->other == value) && !hidden(history, entry, begin)) {
+            acked &= entry->acked && entry->end < begin;
+        }
     }
     *append(history) = (struct history_entry){
         .value = value, .other = value, .begin = begin, .end = end, .sure = true, .acked = acked};

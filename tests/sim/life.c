@@ -33,7 +33,8 @@ ASH_CO_FN static void open_disks(struct sim_run *run)
         uint32_t flags;
         choose_flags(disk, &flags);
         ash_co_rwlock_init(&disk->use);
-        disk->resizing = disk->reopening = disk->streaming = false;
+        disk->resizing = disk->reopening = false;
+        disk->job = NULL;
         int ret = sim_disk_open(disk, flags, &error);
         if (ret < 0) {
             sim_note(run, "disk %u does not open: %s", i, error.message);

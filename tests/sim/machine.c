@@ -15,9 +15,9 @@
 #define TURNS_MAX 3000000
 #define LIFE_NS_MAX (UINT64_C(600) * 1000000000)
 
-/* Stacks of coroutines outlive loops and runs: mapping new ones would take a third of the time. They
- * are all of one colour, as how buffers on them are aligned depends on that. A run that needs more
- * makes its own, which do not outlive it. */
+/* Stacks of coroutines outlive loops and runs: mapping new ones would take a third of the time.
+ * They are all of one colour, as how buffers on them are aligned depends on that. A run that needs
+ * more makes its own, which do not outlive it. */
 #define STACKS 48
 static struct ash_list spare_stacks; /* of struct ash_co */
 static uintptr_t colour;

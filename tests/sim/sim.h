@@ -40,9 +40,12 @@
 #define SIM_LAYERS_MAX 12
 #define SIM_DISKS_MAX 3
 #define SIM_SPOTS 4
+#define SIM_TARGETS_MAX 2
+#define SIM_BITMAPS_MAX 2
 
 struct sim_format;
 struct sim_run;
+struct sim_job;
 struct sim_step;
 
 /* An image of a chain. */
@@ -63,13 +66,24 @@ struct sim_layer {
     bool leaky;       /* a fault or a cut may have left clusters that nobody uses */
 };
 
+/* A dirty bitmap of the top image: bitmap.h. */
+struct sim_bitmap {
+    uint64_t id;    /* 0: there is none */
+    uint64_t since; /* of the model's ticks */
+    char name[16];
+    GArray *changes;
+};
+
 struct sim_disk {
     struct sim_run *run;
     uint32_t number;
     struct sim_layer layers[SIM_LAYERS_MAX]; /* the top first */
     uint32_t layer_count;
     struct model model;
-    uint64_t spots[SIM_SPOTS]; /* where most requests go */
+    uint64_t spots[SIM_SPOTS];                 /* where most requests go */
+    struct sim_layer targets[SIM_TARGETS_MAX]; /* for jobs: empty images */
+    uint32_t target_count;
+    uint32_t targets_used;
 
     /* A life. */
     struct ash_disk *disk; /* NULL: not open */
@@ -80,8 +94,14 @@ struct sim_disk {
     uint32_t verbs_ever;
     bool resizing;
     bool reopening;
-    bool streaming;
-    struct ash_co_queue job_waiters;
+    uint32_t resizes_ever;
+    const struct sim_job *job; /* that runs; NULL: none */
+    uint32_t jobs_ever;
+    uint32_t moved; /* so often a job has led it to another image */
+    struct sim_bitmap bitmaps[SIM_BITMAPS_MAX];
+    uint64_t bitmaps_ever;
+    struct sim_layer copy; /* what it held at a moment, but for what the bitmap `copy_watch` says */
+    uint64_t copy_watch;   /* sim_bitmap.id; 0: there is no copy */
     bool streamed;  /* ever: the headers tell of the chain now, and not what it was made of */
     bool unsettled; /* after a cut, or a closing that failed: what was not flushed may be lost */
 };

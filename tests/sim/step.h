@@ -36,6 +36,25 @@ struct sim_op {
 
     uint64_t bytes; /* of verbs: a length, a time, ... */
     int mode;
+    uint32_t moved;  /* disk->moved when it began */
+    bool beside_job; /* one ran when it began */
+    uint32_t jobs_ever;
+    uint32_t verbs_ever;
+
+    /* A job: job.h. */
+    const struct sim_job *job;
+    bool cancelled; /* before it was ready, or by force */
+    bool forced;
+    bool completed;
+    bool keep; /* it is not to be completed */
+    struct sim_layer target;
+    bool whole; /* the target becomes equal to the disk */
+    bool incremental;
+    uint64_t watch; /* a bitmap that was there before it began; 0 */
+    bool moment_began;
+    uint32_t moment_resizes;
+    struct model_op moment;
+    struct model_op moment_flush;
 };
 
 struct sim_step {
@@ -92,14 +111,19 @@ bool sim_may_pause(const struct sim_op *op, int ret);
 bool sim_legal_reopen(const struct sim_op *op);
 bool sim_draw_reopen(struct sim_op *op);
 ASH_CO_FN int sim_run_reopen(struct sim_op *op);
+bool sim_may_reopen(const struct sim_op *op, int ret);
 ASH_CO_FN int sim_run_close(struct sim_op *op);
 bool sim_draw_sleep(struct sim_op *op);
 ASH_CO_FN int sim_run_sleep(struct sim_op *op);
 
-/* step_job.c */
-bool sim_legal_stream(const struct sim_op *op);
-bool sim_draw_stream(struct sim_op *op);
-ASH_CO_FN int sim_run_stream(struct sim_op *op);
-bool sim_may_stream(const struct sim_op *op, int ret);
+/* job.c */
+bool sim_legal_job(const struct sim_op *op);
+bool sim_draw_job(struct sim_op *op);
+ASH_CO_FN int sim_run_job(struct sim_op *op);
+bool sim_may_job(const struct sim_op *op, int ret);
+
+/* bitmap.c */
+bool sim_legal_bitmap(const struct sim_op *op);
+ASH_CO_FN int sim_run_bitmap(struct sim_op *op);
 
 #endif

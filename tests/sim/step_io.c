@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include "tests/sim/bitmap.h"
 #include "tests/sim/format.h"
 #include "tests/sim/stamp.h"
 #include "tests/sim/step.h"
@@ -296,6 +297,9 @@ bool sim_may_zero(const struct sim_op *op, int ret)
 bool sim_may_compress(const struct sim_op *op, int ret)
 {
     uint64_t end = op->io.offset + op->io.bytes;
+    if ((ret == -EINVAL || ret == -ENOTSUP) && op->moved != op->disk->moved) {
+        return true; /* it came to an image of another format */
+    }
     return ret == -EINVAL && end % op->disk->layers[0].unit_bytes != 0 &&
            (op->disk->resizing || op->disk->model.bytes != end);
 }
@@ -342,6 +346,9 @@ void sim_end_write(struct sim_op *op, int ret)
 {
     model_write_end(&op->disk->model, &op->model, ret == 0 ? HISTORY_DONE : HISTORY_FAILED,
                     is_durable(op));
+    if (ret == 0) {
+        sim_bitmaps_changed(op->disk, &op->model);
+    }
 }
 
 void sim_end_discard(struct sim_op *op, int ret)

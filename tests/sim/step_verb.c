@@ -2,6 +2,7 @@
 /* Verbs: what is done to a disk while guests use it. */
 #include <errno.h>
 #include <inttypes.h>
+#include "tests/sim/bitmap.h"
 #include "tests/sim/format.h"
 #include "tests/sim/step.h"
 
@@ -40,6 +41,7 @@ void sim_begin_resize(struct sim_op *op)
     op->disk->resizing = true;
     op->disk->verbs++;
     op->disk->verbs_ever++;
+    op->disk->resizes_ever++;
     model_resize_begin(&op->disk->model, &op->model, op->bytes);
 }
 
@@ -63,6 +65,10 @@ void sim_end_resize(struct sim_op *op, int ret)
     }
     model_resize_end(&op->disk->model, &op->model, ret == 0 ? HISTORY_DONE : HISTORY_FAILED, now,
                      false);
+    sim_bitmaps_resized(op->disk);
+    if (ret == 0 && now == op->model.offset + op->model.bytes) { /* it grew */
+        sim_bitmaps_changed(op->disk, &op->model);
+    }
 }
 
 bool sim_may_resize(const struct sim_op *op, int ret)
@@ -111,7 +117,7 @@ bool sim_may_pause(const struct sim_op *op, int ret)
 
 bool sim_legal_reopen(const struct sim_op *op)
 {
-    return !op->disk->reopening && !op->disk->streaming;
+    return !op->disk->reopening;
 }
 
 bool sim_draw_reopen(struct sim_op *op)
@@ -153,6 +159,13 @@ int sim_run_reopen(struct sim_op *op)
         sim_note(op->run, "        %s", error.message);
     }
     return ret;
+}
+
+/* A job needs to write. */
+bool sim_may_reopen(const struct sim_op *op, int ret)
+{
+    bool job = op->beside_job || op->disk->jobs_ever != op->jobs_ever;
+    return ret == -EACCES && job && (op->io.flags & ASH_NODE_WRITE) == 0;
 }
 
 /* --- close and open again --- */

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Jobs on a chain: stream and commit. The contents stay what they are, which the model expects of
+ * every disk anyway. What the headers do not tell cannot be opened again once these have changed
+ * them. */
+#include "tests/sim/format.h"
+#include "tests/sim/job.h"
+
+/* The chain from the top, without filters. Returns its length. */
+static uint64_t chain_of(struct ash_node *top, struct ash_node *chain[static SIM_LAYERS_MAX])
+{
+    uint64_t count = 0;
+    for (struct ash_node *node = top; node != NULL && count < SIM_LAYERS_MAX;
+         node = node->backing ? node->backing->child : NULL) {
+        chain[count++] = node;
+    }
+    return count;
+}
+
+static const char *const policies[] = {"report", "report", "ignore", "stop", "enospc", NULL};
+
+/* --- stream --- */
+
+static bool stream_legal(const struct sim_op *op)
+{
+    return sim_job_top(op)->backing != NULL && sim_disk_told_by_headers(op->disk);
+}
+
+static void stream_describe(struct sim_op *op, struct ash_node *top, json_t *description)
+{
+    struct ash_node *chain[SIM_LAYERS_MAX] = {NULL};
+    uint64_t count = chain_of(top, chain);
+    uint64_t below = sim_below(op->prng, count); /* so many layers stay below it */
+    if (below > 0) {
+        json_object_set_new(description, "base-node", json_string(chain[count - below]->name));
+    }
+    sim_job_choose(op, description, "on-error", policies);
+    op->disk->streamed = true; /* from now on the headers alone know the chain */
+}
+
+const struct sim_job sim_job_stream = {
+    .type = "stream",
+    .weight = 4,
+    .legal = stream_legal,
+    .describe = stream_describe,
+};
+
+/* --- commit --- */
+
+static bool commit_legal(const struct sim_op *op)
+{
+    struct ash_node *chain[SIM_LAYERS_MAX] = {NULL};
+    return chain_of(sim_job_top(op), chain) >= 3 && sim_disk_told_by_headers(op->disk);
+}
+
+static void commit_describe(struct sim_op *op, struct ash_node *top, json_t *description)
+{
+    struct ash_node *chain[SIM_LAYERS_MAX] = {NULL};
+    uint64_t count = chain_of(top, chain);
+    uint64_t first = 1 + sim_below(op->prng, count - 2);
+    uint64_t base = first + 1 + sim_below(op->prng, count - first - 1);
+    json_object_set_new(description, "top-node", json_string(chain[first]->name));
+    if (base + 1 < count || ash_prng_chance(op->prng, 500)) {
+        json_object_set_new(description, "base-node", json_string(chain[base]->name));
+    }
+    sim_job_choose(op, description, "on-error", policies);
+    op->disk->streamed = true;
+    for (uint32_t i = 0; i < op->disk->layer_count; i++) {
+        op->disk->layers[i].leaky = true; /* they are opened for writing, and a cut may come */
+    }
+}
+
+const struct sim_job sim_job_commit = {
+    .type = "commit",
+    .weight = 4,
+    .legal = commit_legal,
+    .describe = commit_describe,
+};

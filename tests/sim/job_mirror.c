@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Mirror. Completed, the target is the disk from then on; cancelled when it was ready, it is a copy
+ * of a moment between the verb and the end. A copy that a bitmap has watched from before is brought
+ * up to date later by sync=incremental. */
+#include <errno.h>
+#include "tests/sim/bitmap.h"
+#include "tests/sim/format.h"
+#include "tests/sim/job.h"
+
+/* What a disk of any length can be copied to. */
+static bool fits(const struct sim_disk *disk)
+{
+    return disk->targets_used < disk->target_count;
+}
+
+static bool legal(const struct sim_op *op)
+{
+    return fits(op->disk) || sim_bitmap_of_copy(op->disk) != NULL;
+}
+
+/* Which image it copies to, and how much. */
+static void choose_target(struct sim_op *op, struct ash_node *top, json_t *description)
+{
+    static const char *const syncs[] = {"full", "full", "full", "top", "none", NULL};
+    enum { TOP = 3 };
+    struct sim_disk *disk = op->disk;
+    const struct sim_bitmap *bitmap = sim_bitmap_of_copy(disk);
+    if (bitmap && (!fits(disk) || ash_prng_chance(op->prng, 700))) {
+        json_object_set_new(description, "sync", json_string("incremental"));
+        json_object_set_new(description, "bitmap", json_string(bitmap->name));
+        op->target = disk->copy;
+        op->keep = ash_prng_chance(op->prng, 600);
+        op->incremental = op->whole = true;
+        op->watch = disk->copy_watch;
+        return;
+    }
+    op->target = disk->targets[disk->targets_used++];
+    uint32_t sync = sim_job_choose(op, description, "sync", syncs);
+    op->whole = sync < TOP || (sync == TOP && top->backing == NULL);
+    op->keep = !op->whole || ash_prng_chance(op->prng, 300);
+    /* Whatever has a bitmap from before the job began can be brought up to date afterwards. */
+    op->watch = op->whole ? sim_bitmap_any(disk) : 0;
+}
+
+static void describe(struct sim_op *op, struct ash_node *top, json_t *description)
+{
+    static const char *const modes[] = {"background", "background", "write-blocking", NULL};
+    static const char *const policies[] = {"report", "report", "ignore", "stop", "enospc", NULL};
+    choose_target(op, top, description);
+    op->disk->copy_watch = 0; /* until it has ended well */
+    sim_job_choose(op, description, "copy-mode", modes);
+    sim_job_choose(op, description, "on-source-error", policies);
+    sim_job_choose(op, description, "on-target-error", policies);
+    if (ash_prng_chance(op->prng, 300)) {
+        json_object_set_new(description, "granularity",
+                            json_integer(512 << sim_below(op->prng, 12)));
+    }
+    json_t *target = op->target.format->describe(&op->target);
+    char *text = json_dumps(target, JSON_COMPACT);
+    json_object_set_new(description, "target", json_sprintf("json:%s", text));
+    free(text);
+    json_decref(target);
+}
+
+/* The target has taken the disk's place. */
+static void pivot(struct sim_op *op)
+{
+    struct sim_disk *disk = op->disk;
+    sim_note(op->run, "disk %u is in %s now", disk->number, op->target.file);
+    disk->layers[0] = op->target;
+    disk->layers[0].leaky = true; /* what was tried before may have left something */
+    disk->layer_count = 1;
+    disk->streamed = false;
+    disk->moved++;
+    sim_bitmaps_drop(disk);
+}
+
+ASH_CO_FN static void end(struct sim_op *op, int ret)
+{
+    bool pivoted = ret == 0 && op->completed;
+    if (pivoted) {
+        pivot(op);
+        sim_moment_end(op, true);
+    } else if (ret == 0 && op->whole) {
+        sim_moment_compare(op, &op->target);
+    }
+    /* What a failed one left in the copy lies within what the bitmap says, too. */
+    bool again = op->incremental && !op->forced;
+    if (!pivoted && op->watch != 0 && (ret == 0 || again)) {
+        op->disk->copy = op->target;
+        op->disk->copy_watch = op->watch;
+    }
+}
+
+const struct sim_job sim_job_mirror = {
+    .type = "mirror",
+    .weight = 6,
+    .legal = legal,
+    .describe = describe,
+    .moment = sim_moment_begin,
+    .end = end,
+};
