@@ -78,6 +78,7 @@ int ash_disk_bitmap_clear(struct ash_disk *disk, const char *node, const char *n
 int ash_disk_bitmap_clear_sync(struct ash_disk *disk, const char *node, const char *name,
                                struct ash_error *error);
 
+/* An element of an array, which has no size of its own: it keeps the one it has. */
 struct ash_bitmap_source {
     const char *node; /* NULL: the disk's own */
     const char *name;

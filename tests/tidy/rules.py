@@ -213,10 +213,28 @@ def exports(tree):
     yield from missing(defined, declared, 'is ASH_PUBLIC, but no public header declares it')
 
 
+# Elements of arrays: they cannot grow, and so say nothing of their size. Their headers say that they keep it.
+ELEMENTS = ('ash_req', 'ash_cqe', 'ash_bitmap_source')
+
+
+def sized(tree):
+    """A public struct that one side fills for the other begins with its size, so that it can grow."""
+    for file in tree.c_files:
+        if file.top != 'include':
+            continue
+        for number, line in enumerate(file.code, 1):
+            match = re.match(r'\s*(?:typedef\s+)?(?:struct|union)\s+(\w+)?\s*{(.*)', line)
+            if not match or file.code[number - 1].startswith((' ', '\t')) or match.group(1) in ELEMENTS:
+                continue
+            first = ' '.join([match.group(2), *file.code[number:]]).split(';')[0].split()
+            if first != ['uint32_t', 'size']:
+                yield file, number, f'struct {match.group(1)} does not begin with "uint32_t size"'
+
+
 def missing(these, those, sentence):
     for name in sorted(set(these) - set(those)):
         yield (*these[name], f'{name} {sentence}')
 
 
 RULES = (function_length, file_length, line_length, spdx, design, includes, top_level, banned_calls,
-         prefix, unfinished, documented, exports)
+         prefix, unfinished, documented, exports, sized)

@@ -22,7 +22,7 @@ CLEAN = {
     'README.md': 'Prose is not checked.\n',
     'include/ashlar/a.h': SPDX + '#include <stdint.h>\n#include <ashlar/b.h>\n'
                                  '/* Does a. */\nint ash_a(void);\nint ash_a_sync(void);\n',
-    'include/ashlar/b.h': SPDX + 'struct ash_b {\n    void (*log)(void);\n};\n',
+    'include/ashlar/b.h': SPDX + 'struct ash_b {\n    uint32_t size;\n    void (*log)(void);\n};\n',
     'util/ashlar.map': SPDX + 'ASHLAR_0 {\n    ash_a;\n    ash_a_sync;\n};\n',
     'util/a.c': HEAD + '#include "util/a.h"\n\nASH_PUBLIC int ash_a(void)\n{\n'
                        '    /* It does not read(2). */\n    return ops->read("open()");\n}\n',
@@ -70,6 +70,8 @@ FAULTS = (
     ('unfinished', 'util/a.c', '/* TO' 'DO */\n', 1),
     ('unfinished', 'README.md', 'FIX' 'ME\n', 1),
     ('documented', 'include/ashlar/b.h', '\nint ash_a_sync(void);\n', 2),
+    ('sized', 'include/ashlar/b.h', 'struct ash_b {\n    uint64_t size;\n};\n', 1),
+    ('sized', 'include/ashlar/b.h', 'struct ash_b {\n    uint32_t flags;\n    uint32_t size;\n};\n', 1),
     ('exports', 'include/ashlar/b.h', '/* Does b. */\nint ash_b(void);\n', 2),
     ('exports', 'util/ashlar.map', '    ash_b;\n', 1),
     ('exports', 'util/a.c', 'ASH_PUBLIC int\nash_b(void)\n{\n}\n', 1),
