@@ -12,7 +12,7 @@ What no script does (script_draw.py keeps to it), because there we differ on pur
 - grow a version 2 image that has a backing file: QEMU cannot, we write zeroes;
 - write compressed (write -c) to what is allocated: QEMU refuses, we put it elsewhere;
 - use O_DIRECT (-n, -t none, -T none) on a raw image whose length is no multiple of 4096: QEMU refuses to
-  write to it, we pad;
+  write to it, we pad; nor truncate one with it to such a length: QEMU then writes beyond it;
 - read or write the state of a machine (-b) in qcow2: it belongs to internal snapshots, which are to come;
 - ask ashlar-io what is allocated (alloc, map) of an image to which zeroes were written: zeroes need no place;
 - compare two different images strictly (compare -s): QEMU compares a flag as well that says whether one
@@ -20,9 +20,14 @@ What no script does (script_draw.py keeps to it), because there we differ on pur
 - have a raw image as a backing file whose length is no multiple of 512: QEMU counts the rest of the last
   sector as its own, we as the overlay's;
 - make an image anew over an existing one: if that fails, QEMU has removed the old one, and we keep it;
-- zero quickly (write -z -n) in version 2, which has no zero clusters: QEMU refuses more often;
+- zero quickly (write -z -n) in version 2, which has no zero clusters: QEMU refuses more often; or over a
+  backing file: for a part of a cluster QEMU asks the host's file system for holes below, and we refuse;
 - fail a convert by its last option (-t): QEMU may have made the target by then;
 - measure with compat=v2 or v3: QEMU creates with these names but does not know them there;
+- discard a part of a block of 4096 bytes of a raw image: a discard promises nothing, and with O_DIRECT QEMU
+  punches a hole into the bytes that were named, where we leave alone what is no whole block;
+- write to an image that another stands on to which zeroes were written: what read as zeroes anyway, because
+  of the image below, needs no place with us, and so shows what is written below later; QEMU has copied it;
 - start two asynchronous requests that overlap: what they leave behind is not defined."""
 
 import json

@@ -9,6 +9,7 @@ import shlex
 KIB, MIB = 1 << 10, 1 << 20
 CLUSTERS = [512, 1024, 4096, 4096, 16384, 65536, 65536, 65536, 1 << 19, 2 << 20]
 PATTERN_FILE = 'pattern'
+BLOCK = 4 * KIB     # what O_DIRECT may ask for
 
 
 class Step:
@@ -214,6 +215,10 @@ class Drawer:
     def below_any(self, image, tops):
         return any(image.name in top.names() for top in tops)
 
+    def below_zeroes(self, image):
+        """Whether zeroes were written to an image that stands on this one."""
+        return any(above.zeroed and above is not image and image in above.chain() for above in self.images)
+
     def new_size(self, image):
         """None: leave it."""
         rng = self.rng
@@ -335,21 +340,23 @@ class Drawer:
         words = ['-f', image.format]
         if self.chance(12) and image.format == 'qcow2':
             words = ['--image-opts']
-        read_only = self.chance(10)
+        read_only = self.chance(10) or self.below_zeroes(image)
         words += ['-r'] if read_only else []
         words += rng.choice([[], [], [], ['-t', 'writethrough'], ['-t', 'unsafe'],
                              *([['-n'], ['-t', 'none']] if image.direct() else [])])
         words += rng.choice([[], [], ['-d', 'unmap'], ['-d', 'on'], ['-d', 'ignore']])
         name = f'driver={image.format},file.filename={image.name}' if '--image-opts' in words else image.name
-        lines = Session(self, image, read_only).draw()
+        direct = image.format == 'raw' and ('-n' in words or 'none' in words)
+        lines = Session(self, image, read_only, direct).draw()
         return Step('io', words + [name], lines, self.chance(2))
 
 
 class Session:
     """The commands of one run of ashlar-io on one image."""
 
-    def __init__(self, drawer, image, read_only):
-        self.drawer, self.rng, self.image, self.read_only = drawer, drawer.rng, image, read_only
+    def __init__(self, drawer, image, read_only, direct):
+        self.drawer, self.rng, self.image = drawer, drawer.rng, image
+        self.read_only, self.direct = read_only, direct
         self.lines = []
         # Compressed writes are alone with reads; the others may ask what is allocated or write zeroes.
         self.compresses = image.format == 'qcow2' and not image.filled and drawer.chance(3)
@@ -402,7 +409,7 @@ class Session:
 
     def zero(self):
         self.image.zeroed = not self.read_only or self.image.zeroed
-        fast = '-n' if self.image.version == 3 else ''
+        fast = '-n' if self.image.version == 3 and not self.image.backing else ''
         self.say('write -z', self.flag('-u', '-f', fast, '-q', '-u -f'), *self.range())
 
     def vector(self):
@@ -439,7 +446,10 @@ class Session:
 
     def discard(self):
         self.image.zeroed = True
-        self.say('discard', self.flag('-q', '-C'), *self.range())
+        flag, (offset, length) = self.flag('-q', '-C'), self.range()
+        if self.image.format == 'raw':
+            offset, length = offset // BLOCK * BLOCK, length // BLOCK * BLOCK
+        self.say('discard', flag, offset, length)
 
     def flush(self):
         self.say(self.rng.choice(['flush', 'aio_flush', 'length', 'help flush']))
@@ -473,6 +483,8 @@ class Session:
         size = self.drawer.new_size(self.image)
         if size is None or self.read_only:
             return
+        if self.direct:
+            size = (size + BLOCK - 1) // BLOCK * BLOCK
         self.drawer.resized(self.image, size)
         self.say('truncate', size)
         self.say('length')
