@@ -4,6 +4,7 @@
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -15,6 +16,8 @@ import unittest
 import fixture
 
 PROGRAM = None
+SEED = int(os.environ.get('ASHLAR_SEED', random.randrange(1 << 32)))
+TRIES = 3 if 'ASAN_OPTIONS' in os.environ else 12
 COMMANDS = ['bench', 'check', 'compare', 'convert', 'create', 'dd', 'info', 'map', 'measure', 'rebase',
             'resize']
 
@@ -183,6 +186,48 @@ class Converting(Tool):
             _, errors = process.communicate(timeout=30)
             self.assertEqual(process.returncode, -signal.SIGINT, errors)
             self.assertFalse(os.path.exists(self.path('x.img')))
+
+    @staticmethod
+    def moment(seconds, args):
+        return f'ASHLAR_SEED={SEED}: {" ".join(args)} after {seconds} s: '
+
+    def end_early(self, seconds, target, *args):
+        """The result of a run that gets SIGINT then; what it leaves behind must be sound."""
+        process = self.start(*args)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        self.assertIn(process.returncode, (0, -signal.SIGINT), errors)
+        if os.path.exists(self.path(target)):
+            for check in ([PROGRAM], ['qemu-img']):
+                found = subprocess.run([*check, 'check', '-f', 'qcow2', target], cwd=self.where, text=True,
+                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                self.assertIn(found.returncode, (0, 3), self.moment(seconds, args) + found.stdout)
+        return process.returncode
+
+    def test_a_signal_at_any_moment_leaves_no_half_written_metadata(self):
+        fixture.file_of(self.where, 'big.raw', 64 << 20, *((i << 18, b'x' * 9000) for i in range(256)))
+        commands = (
+            ('convert', '-O', 'qcow2', '-o', 'cluster_size=4k', 'big.raw', 'x.qcow2'),
+            ('convert', '-n', '-O', 'qcow2', 'big.raw', 'there.qcow2'),
+            ('create', '-q', '-f', 'qcow2', '-o', 'preallocation=full', 'x.qcow2', '64M'),
+            ('create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata,cluster_size=512', 'x.qcow2',
+             '16M'))
+        rng, ends = random.Random(SEED), set()
+        for args in commands:
+            target = next(word for word in args if word.endswith('.qcow2'))
+            for _ in range(TRIES):
+                fixture.qcow2(self.where, 'there.qcow2', '64M')
+                seconds = rng.choice([0.02, 0.1]) * rng.random()
+                code = self.end_early(seconds, target, *args)
+                ends.add(code)
+                if code == 0 and args[0] == 'convert':
+                    self.alike('big.raw', target)
+                if code != 0 and '-n' not in args:
+                    self.assertFalse(os.path.exists(self.path(target)), self.moment(seconds, args))
+                if target == 'x.qcow2' and code == 0:
+                    os.unlink(self.path(target))
+        self.assertIn(-signal.SIGINT, ends)
 
     def test_a_failure_names_the_target_and_removes_it(self):
         def limit():

@@ -215,7 +215,15 @@ ASH_CO_FN static int create_co(void *opaque)
     }
     ret = ash_image_create(ash_co_loop(), create->filename, create->format, create->bytes,
                            create->options.list, &error);
-    return ret < 0 ? fail(create, &error) : 0;
+    if (ret < 0) {
+        return fail(create, &error);
+    }
+    /* Whoever stops it wants no image; and a part of one never stays behind. */
+    if (ash_tool_interrupted()) {
+        ash_tool_remove_made(create->filename);
+        return 1;
+    }
+    return 0;
 }
 
 static int run_create(struct create *create, const char *backing, const char *backing_format)
@@ -235,6 +243,7 @@ static int run_create(struct create *create, const char *backing, const char *ba
     if (settle_options(create, backing, backing_format, &error) < 0) {
         return fail(create, &error);
     }
+    ash_tool_catch_signals();
     return ash_tool_run(create_co, create, 1);
 }
 
