@@ -143,6 +143,9 @@ struct ash_driver {
     /* All that the node stands on is open now, its backing chain included, though none of it can be
      * found by name yet. Does not yield. A failure closes the node. */
     int (*chained)(struct ash_node *node, struct ash_error *error);
+    /* Filters: the node was put in the way of users, who are still paused. May fail; then it is taken
+     * out again. May be NULL. */
+    ASH_CO_PTR int (*inserted)(struct ash_node *node, struct ash_error *error);
     /* Writes what is not written and frees what open took. The state's memory is the caller's. */
     ASH_CO_PTR int (*close)(struct ash_node *node);
 

@@ -234,6 +234,7 @@ ASH_CO_FN static int open_filter(struct backup *b, struct ash_error *error)
     int ret = ash_node_open(b->job.loop, description, flags, &b->filter, error);
     json_decref(description);
     if (ret == 0) {
+        b->filter->flags |= ASH_NODE_JOBS;
         b->before_write = ash_before_write_of(b->filter);
     }
     return ret;

@@ -166,6 +166,7 @@ ASH_CO_FN static int insert_filter(struct ash_mirror *m, struct ash_error *error
     if (ret < 0) {
         return ret;
     }
+    m->filter->flags |= ASH_NODE_JOBS;
     struct ash_pause pause;
     ret = ash_pause_begin(&pause, m->job.loop, &m->source, 1, UINT64_MAX);
     ash_assert(ret == 0);

@@ -9,16 +9,17 @@
 #include "block/disk/call.h"
 #include "block/disk/disk.h"
 #include "block/driver.h"
+#include "block/graph/graft.h"
 #include "block/graph/open.h"
 #include "util/assert.h"
 #include "util/error.h"
 
-enum verb { VERB_OPEN, VERB_CLOSE, VERB_RESIZE };
+enum verb { VERB_OPEN, VERB_CLOSE, VERB_RESIZE, VERB_INSERT, VERB_REMOVE };
 
 struct control {
     struct ash_call call;
     enum verb verb;
-    char *description;
+    char *description; /* or the name of a node */
     char *format;
     char *cache;
     uint32_t flags;
@@ -80,6 +81,19 @@ ASH_CO_FN static int run_open(struct control *control)
     return ret;
 }
 
+ASH_CO_FN static int run_insert(struct control *control)
+{
+    json_error_t where;
+    json_t *description = json_loads(control->description, JSON_REJECT_DUPLICATES, &where);
+    if (description == NULL) {
+        return ash_error_set(&control->call.error, -EINVAL,
+                             "The description of a filter is not JSON: %s", where.text);
+    }
+    int ret = ash_graft_insert_filter(control->call.loop, description, &control->call.error);
+    json_decref(description);
+    return ret;
+}
+
 static int run(struct ash_call *call)
 {
     struct control *control = ash_container_of(call, struct control, call);
@@ -89,6 +103,11 @@ static int run(struct ash_call *call)
         return run_open(control);
     case VERB_CLOSE:
         return ash_co_disk_close(control->disk, &control->call.error);
+    case VERB_INSERT:
+        return run_insert(control);
+    case VERB_REMOVE:
+        return ash_graft_remove_filter(control->call.loop, control->description,
+                                       &control->call.error);
     default:
         return ash_co_disk_resize(control->disk, control->bytes, control->flags, ASH_PREALLOC_OFF,
                                   &control->call.error);
@@ -208,4 +227,56 @@ ASH_PUBLIC int ash_disk_resize_sync(struct ash_disk *disk, uint64_t bytes, uint3
     control.bytes = bytes;
     control.flags = flags;
     return ash_call_sync(&control.call, error);
+}
+
+static void control_filter(struct control *control, struct ash_disk *disk, enum verb verb,
+                           const char *text)
+{
+    control_init(control, disk->loop, verb);
+    control->disk = disk;
+    control->description = g_strdup(text);
+}
+
+static int post_filter(struct ash_disk *disk, enum verb verb, const char *text, ash_done_fn *done,
+                       void *opaque)
+{
+    struct control *control = g_new0(struct control, 1);
+    control_filter(control, disk, verb, text);
+    control->done = done;
+    control->opaque = opaque;
+    return post(control);
+}
+
+static int sync_filter(struct ash_disk *disk, enum verb verb, const char *text,
+                       struct ash_error *error)
+{
+    struct control control;
+    control_filter(&control, disk, verb, text);
+    int ret = ash_call_sync(&control.call, error);
+    control_clear(&control);
+    return ret;
+}
+
+ASH_PUBLIC int ash_disk_insert_filter(struct ash_disk *disk, const char *description,
+                                      ash_done_fn *done, void *opaque)
+{
+    return post_filter(disk, VERB_INSERT, description, done, opaque);
+}
+
+ASH_PUBLIC int ash_disk_insert_filter_sync(struct ash_disk *disk, const char *description,
+                                           struct ash_error *error)
+{
+    return sync_filter(disk, VERB_INSERT, description, error);
+}
+
+ASH_PUBLIC int ash_disk_remove_filter(struct ash_disk *disk, const char *node_name,
+                                      ash_done_fn *done, void *opaque)
+{
+    return post_filter(disk, VERB_REMOVE, node_name, done, opaque);
+}
+
+ASH_PUBLIC int ash_disk_remove_filter_sync(struct ash_disk *disk, const char *node_name,
+                                           struct ash_error *error)
+{
+    return sync_filter(disk, VERB_REMOVE, node_name, error);
 }

@@ -10,6 +10,7 @@
  * that took longer than `cbw-timeout` seconds, does: break-guest-write (the guest's request fails)
  * or break-snapshot (the snapshot can be read no more, and the guest notices nothing).
  *
+ * The moment is that at which the node was opened, or was put in the way of users.
  * When the node is closed, or taken out of the graph and closed, the snapshot breaks. */
 #include "block/filter/copy_before_write.h"
 #include <errno.h>
@@ -54,7 +55,7 @@ struct ash_before_write *ash_before_write_of(const struct ash_node *node)
 }
 
 /* Of the whole source, only what the bitmap marks. */
-static int keep_marked(struct cbw_state *state, const struct ash_node *file,
+static int keep_marked(const struct cbw_state *state, const struct ash_node *file,
                        struct ash_error *error)
 {
     const struct ash_node *node =
@@ -116,6 +117,25 @@ ASH_CO_FN static int cbw_open(struct ash_node *node, struct ash_error *error)
     return ret < 0 ? ret : ash_filter_open(node, error);
 }
 
+/* Put in the way of guests: the moment is now. */
+ASH_CO_FN static int cbw_inserted(struct ash_node *node, struct ash_error *error)
+{
+    const struct cbw_state *state = node->state;
+    struct ash_node *file = node->file->child;
+    if (state->before_write->copier->target->child->size_bytes < file->size_bytes) {
+        return ash_error_set(error, -ENOSPC, "'%s' has grown meanwhile", file->filename);
+    }
+    if (state->bitmap_name != NULL) {
+        return keep_marked(state, file, error);
+    }
+    int ret = ash_before_write_restart(state->before_write);
+    if (ret < 0) {
+        return ash_error_errno(error, ret, "A snapshot of '%s' cannot be kept", file->filename);
+    }
+    ash_before_write_keep(state->before_write, 0, file->size_bytes);
+    return 0;
+}
+
 ASH_CO_FN static int cbw_close(struct ash_node *node)
 {
     struct cbw_state *state = node->state;
@@ -152,6 +172,7 @@ const struct ash_driver ash_driver_copy_before_write = {
     .state_size = sizeof(struct cbw_state),
     .options = cbw_options,
     .open = cbw_open,
+    .inserted = cbw_inserted,
     .close = cbw_close,
     .limits = ash_filter_limits,
     .resize = cbw_resize,

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <glib.h>
 #include "block/driver.h"
+#include "block/graph/open.h"
 #include "block/graph/pause.h"
 #include "block/graph/plan.h"
 #include "block/map/ops.h"
@@ -45,6 +46,84 @@ int ash_graft_remove(struct ash_node *filter, struct ash_error *error)
 {
     ash_assert(filter->driver->kind == ASH_DRIVER_FILTER);
     return lead_users(filter, filter->file->child, NULL, error);
+}
+
+/* Whether somebody besides jobs, and `except`, stands on the node. */
+static bool has_users(const struct ash_node *node, const struct ash_node *except)
+{
+    ash_list_for_each (edge, &node->parents, struct ash_edge, child_link) {
+        if (edge->role != ASH_ROLE_JOB && (edge->parent == NULL || edge->parent != except)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The filter is open, and nobody stands on it yet. */
+ASH_CO_FN static int put_in(struct ash_node *filter, struct ash_error *error)
+{
+    struct ash_node *below = filter->file->child;
+    struct ash_pause pause;
+    if (!has_users(below, filter)) {
+        return ash_error_set(error, -EBUSY, "Nobody uses node '%s'", below->name);
+    }
+    int ret = ash_pause_begin(&pause, filter->loop, &below, 1, UINT64_MAX);
+    ash_assert(ret == 0); /* without a deadline it does not expire */
+    ret = ash_graft_insert(filter, error);
+    if (ret == 0 && filter->driver->inserted != NULL) {
+        ret = filter->driver->inserted(filter, error);
+        if (ret < 0) {
+            int undone = ash_graft_remove(filter, NULL);
+            ash_assert(undone == 0); /* the users have the rights that they had before */
+        }
+    }
+    ash_pause_end(&pause);
+    return ret;
+}
+
+int ash_graft_insert_filter(struct ash_loop *loop, const json_t *description,
+                            struct ash_error *error)
+{
+    const char *name = json_string_value(json_object_get(description, "file"));
+    struct ash_node *below = name != NULL ? ash_node_find(loop, name) : NULL;
+    if (below == NULL) {
+        return ash_error_set(error, -EINVAL,
+                             "The 'file' of a filter that is put in is the name of "
+                             "a node, and not '%s'",
+                             name != NULL ? name : "");
+    }
+    struct ash_node *filter;
+    uint32_t flags = below->flags & (ASH_NODE_WRITE | ASH_NODE_DISCARD);
+    int ret = ash_node_open(loop, description, flags, &filter, error);
+    if (ret < 0) {
+        return ret;
+    }
+    if (filter->driver->kind != ASH_DRIVER_FILTER) {
+        ret = ash_error_set(error, -EINVAL, "Driver '%s' is not a filter", filter->driver->name);
+    } else {
+        ret = put_in(filter, error);
+    }
+    ash_node_unref(filter); /* its users have it */
+    return ret;
+}
+
+int ash_graft_remove_filter(struct ash_loop *loop, const char *name, struct ash_error *error)
+{
+    struct ash_node *filter = ash_node_find(loop, name);
+    if (filter == NULL || filter->driver->kind != ASH_DRIVER_FILTER) {
+        return ash_error_set(error, -EINVAL, "There is no filter '%s'", name);
+    }
+    if ((filter->flags & ASH_NODE_JOBS) != 0) {
+        return ash_error_set(error, -EBUSY, "Filter '%s' is a job's", name);
+    }
+    struct ash_pause pause;
+    ash_node_ref(filter);
+    int ret = ash_pause_begin(&pause, loop, &filter, 1, UINT64_MAX);
+    ash_assert(ret == 0); /* without a deadline it does not expire */
+    ret = ash_graft_remove(filter, error);
+    ash_pause_end(&pause);
+    ash_node_unref(filter);
+    return ret;
 }
 
 int ash_graft_lead(struct ash_node *from, struct ash_node *to, struct ash_error *error)

@@ -15,6 +15,13 @@ ASH_CO_FN int ash_graft_insert(struct ash_node *filter, struct ash_error *error)
  * reference. */
 ASH_CO_FN int ash_graft_remove(struct ash_node *filter, struct ash_error *error);
 
+/* The same at one go, of a filter by its description, whose "file" names the node, and of one by
+ * its name. Pause the users themselves. -EBUSY: nobody uses the node, or the filter is a job's. */
+ASH_CO_FN int ash_graft_insert_filter(struct ash_loop *loop, const json_t *description,
+                                      struct ash_error *error);
+ASH_CO_FN int ash_graft_remove_filter(struct ash_loop *loop, const char *name,
+                                      struct ash_error *error);
+
 /* Leads all users of `from`, but for jobs, to `to`. Paused: `from`. */
 ASH_CO_FN int ash_graft_lead(struct ash_node *from, struct ash_node *to, struct ash_error *error);
 

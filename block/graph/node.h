@@ -82,6 +82,7 @@ struct ash_limits {
 #define ASH_NODE_NO_LOCK (1u << 11)
 #define ASH_NODE_HEADER_URLS (1u << 12) /* the caller lets header strings be json: or URLs */
 #define ASH_NODE_GROWS (1u << 13) /* set by a driver: a write beyond the end extends the node */
+#define ASH_NODE_JOBS (1u << 15) /* a job's own filter: nobody else takes it out of the graph */
 #define ASH_NODE_BACKING_FILE (1u << 14) /* opened as somebody's backing node */
 
 struct ash_node {

@@ -97,6 +97,20 @@ int ash_disk_resize(struct ash_disk *disk, uint64_t bytes, uint32_t flags, ash_d
 int ash_disk_resize_sync(struct ash_disk *disk, uint64_t bytes, uint32_t flags,
                          struct ash_error *error);
 
+/* Puts a filter between a node and all that use it, while they go on, or takes it out again. The
+ * description is a JSON object, as {"driver": "copy-on-read", "node-name": "cor", "file": "disk0"},
+ * whose "file" is the name of a node of the loop; it stands below `disk` or is its topmost. A filter
+ * is closed when nobody uses it any more. Errors: -EINVAL (the description, or there is no such
+ * filter), -EBUSY (nobody uses the node, or the filter is a job's), and what opening it gives. */
+int ash_disk_insert_filter(struct ash_disk *disk, const char *description, ash_done_fn *done,
+                           void *opaque);
+int ash_disk_insert_filter_sync(struct ash_disk *disk, const char *description,
+                                struct ash_error *error);
+int ash_disk_remove_filter(struct ash_disk *disk, const char *node_name, ash_done_fn *done,
+                           void *opaque);
+int ash_disk_remove_filter_sync(struct ash_disk *disk, const char *node_name,
+                                struct ash_error *error);
+
 /* Snapshots of what the owner thread last published; any thread, never waits. 0 or -EINVAL if
  * `size` is not that of a known version of the struct. */
 int ash_disk_info(struct ash_disk *disk, struct ash_disk_info *info);

@@ -310,7 +310,7 @@ ASH_CO_FN static uint64_t counted(struct core *core, const char *name)
     return value;
 }
 
-static void together_body(struct core *core, void *opaque)
+ASH_CO_FN static void together_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct counter counter = {{small_disk(core, "d0"), small_disk(core, "d1")}, false};
@@ -375,7 +375,7 @@ static void write_once(struct core *core, void *opaque)
     write->ret = ash_disk_write(write->disk, 0, sector, sizeof(sector), 0);
 }
 
-static void dead_body(struct core *core, void *opaque)
+ASH_CO_FN static void dead_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct one_write write = {small_disk(core, "d"), 1};
@@ -407,7 +407,7 @@ static void force_frees_guests_from_a_target_that_never_answers(void **state)
     run(dead_body);
 }
 
-static void none_body(struct core *core, void *opaque)
+ASH_CO_FN static void none_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct one_write write = {small_disk(core, "d"), 1};
@@ -433,7 +433,7 @@ static void sync_none_copies_what_guests_overwrite(void **state)
     run(none_body);
 }
 
-static void stop_body(struct core *core, void *opaque)
+ASH_CO_FN static void stop_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct ash_disk *disk = small_disk(core, "d");
@@ -458,7 +458,7 @@ static void a_job_that_stopped_for_space_goes_on(void **state)
     run(stop_body);
 }
 
-static void bad_body(struct core *core, void *opaque)
+ASH_CO_FN static void bad_body(struct core *core, void *opaque)
 {
     static const char *const bad[][3] = {
         {"sync", "incremental", "sync=incremental needs 'bitmap'"},

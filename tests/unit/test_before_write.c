@@ -2,10 +2,10 @@
 /* copy-before-write and snapshot-access: what a disk was stays readable, and who writes to it waits
  * no longer than he has to. */
 #include "tests/unit/unit.h"
+#include <ashlar/disk.h>
 #include "block/bitmap/bitmap.h"
-#include "block/filter/copy_before_write.h"
 #include "block/filter/fault.h"
-#include "block/graph/block.h"
+#include "block/graph/graft.h"
 #include "tests/unit/core_rig.h"
 #include "tests/unit/guest_model.h"
 
@@ -149,7 +149,7 @@ static void read_at_random(struct core *core, void *opaque)
     }
 }
 
-static void stay_body(struct core *core, void *opaque)
+ASH_CO_FN static void stay_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct rig rig;
@@ -204,7 +204,7 @@ ASH_CO_FN static void hang(struct core *core, struct rig *rig, struct late_write
     }
 }
 
-static void others_body(struct core *core, void *opaque)
+ASH_CO_FN static void others_body(struct core *core, void *opaque)
 {
     struct rig rig;
     struct late_write late;
@@ -228,7 +228,7 @@ static void a_copy_holds_up_nobody_else(void **state)
     run(others_body);
 }
 
-static void broken_body(struct core *core, void *opaque)
+ASH_CO_FN static void broken_body(struct core *core, void *opaque)
 {
     struct rig rig;
     struct late_write late;
@@ -254,7 +254,7 @@ static void a_guest_gives_up_the_snapshot_when_its_time_is_over(void **state)
     run(broken_body);
 }
 
-static void refused_body(struct core *core, void *opaque)
+ASH_CO_FN static void refused_body(struct core *core, void *opaque)
 {
     struct rig rig;
     struct late_write late;
@@ -277,7 +277,7 @@ static void or_its_write_fails_and_nothing_is_lost(void **state)
     run(refused_body);
 }
 
-static void error_body(struct core *core, void *opaque)
+ASH_CO_FN static void error_body(struct core *core, void *opaque)
 {
     struct rig rig;
     (void)opaque;
@@ -300,7 +300,7 @@ static void a_copy_that_fails_fails_the_write_or_breaks_the_snapshot(void **stat
 
 /* --- what belongs to the snapshot --- */
 
-static void parts_body(struct core *core, void *opaque)
+ASH_CO_FN static void parts_body(struct core *core, void *opaque)
 {
     struct rig rig;
     struct ash_bitmap *bitmap;
@@ -336,7 +336,7 @@ static void a_bitmap_says_what_is_kept(void **state)
     run(parts_body);
 }
 
-static void discard_body(struct core *core, void *opaque)
+ASH_CO_FN static void discard_body(struct core *core, void *opaque)
 {
     struct rig rig;
     (void)opaque;
@@ -357,7 +357,7 @@ static void what_is_discarded_is_copied_no_more(void **state)
     run(discard_body);
 }
 
-static void shrink_body(struct core *core, void *opaque)
+ASH_CO_FN static void shrink_body(struct core *core, void *opaque)
 {
     struct rig rig;
     (void)opaque;
@@ -376,7 +376,120 @@ static void what_a_shrink_takes_away_is_copied_first(void **state)
     run(shrink_body);
 }
 
-static void bad_body(struct core *core, void *opaque)
+/* --- put in the way of guests, and taken out --- */
+
+struct live {
+    struct rig rig;
+    struct ash_disk *disk;
+    bool stop;
+    uint64_t value;
+};
+
+/* Counts in the first sector. */
+static void count_on(struct core *core, void *opaque)
+{
+    struct live *live = opaque;
+    (void)core;
+    ash_co_assert_inside();
+    for (; !live->stop; live->value++) {
+        uint64_t sector[64] = {live->value};
+        assert_int_equal(ash_disk_write(live->disk, 0, sector, sizeof(sector), 0), 0);
+    }
+}
+
+ASH_CO_FN static void live_body(struct core *core, void *opaque)
+{
+    struct live live = {.value = 1};
+    struct ash_error error = ASH_ERROR_INIT;
+    uint64_t sector[64];
+    (void)opaque;
+    (void)core_file(core, "disk", DISK_BYTES);
+    (void)core_file(core, "target", DISK_BYTES);
+    json_t *description = describe_raw(core, "disk");
+    json_object_set_new(description, "node-name", json_string("d"));
+    live.disk = open_disk(core, description, ASH_NODE_WRITE);
+    description = describe_raw(core, "target");
+    json_object_set_new(description, "node-name", json_string("t"));
+    struct ash_disk *target = open_disk(core, description, ASH_NODE_WRITE);
+    core_spawn(core, count_on, &live);
+    ash_co_sleep(ash_prng_below(&core->prng, 100000));
+    json_t *filter = json_pack("{s:s, s:s, s:s, s:s}", "driver", "copy-before-write", "node-name",
+                               "cbw", "file", "d", "target", "t");
+    /* The target is a disk's, which may write to it. */
+    assert_true(ash_graft_insert_filter(core->loop, filter, &error) < 0);
+    assert_int_equal(ash_co_disk_close(target, NULL), 0);
+    description = describe_raw(core, "target");
+    json_object_set_new(description, "node-name", json_string("t"));
+    struct ash_node *node;
+    assert_int_equal(ash_node_open(core->loop, description, ASH_NODE_WRITE, &node, NULL), 0);
+    json_decref(description);
+    uint64_t before = live.value;
+    assert_int_equal(ash_graft_insert_filter(core->loop, filter, &error), 0);
+    uint64_t after = live.value;
+    assert_string_equal(ash_disk_node(live.disk)->name, "cbw");
+    struct ash_disk *snapshot =
+        open_disk(core, json_pack("{s:s, s:s}", "driver", "snapshot-access", "file", "cbw"), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        ash_co_sleep(20000);
+        assert_int_equal(ash_disk_read(snapshot, 0, sector, sizeof(sector)), 0);
+        assert_true(sector[0] + 1 >= before && sector[0] <= after);
+    }
+    assert_int_equal(ash_graft_remove_filter(core->loop, "cbw", &error), 0);
+    assert_string_equal(ash_disk_node(live.disk)->name, "d");
+    /* Nothing guards the source any more. */
+    assert_int_equal(ash_disk_read(snapshot, 0, sector, sizeof(sector)), -EACCES);
+    assert_int_equal(ash_graft_remove_filter(core->loop, "cbw", &error), -EINVAL);
+    json_object_set_new(filter, "file", json_string("nobody"));
+    assert_int_equal(ash_graft_insert_filter(core->loop, filter, &error), -EINVAL);
+    json_decref(filter);
+    live.stop = true;
+    core_join(core);
+    assert_int_equal(ash_co_disk_close(snapshot, NULL), 0);
+    assert_int_equal(ash_co_disk_close(live.disk, NULL), 0);
+    assert_int_equal(ash_node_unref(node), 0);
+}
+
+static void a_filter_is_put_in_the_way_of_a_guest_and_taken_out(void **state)
+{
+    (void)state;
+    for (uint64_t seed = core_first_seed(); seed < core_end_seed(core_is_real() ? 5 : 50); seed++) {
+        struct core core;
+        core_up(&core, seed);
+        core_run(&core, live_body, NULL);
+        core_down(&core);
+    }
+}
+
+/* From outside, through the public API. */
+static void the_public_calls_do_the_same(void **state)
+{
+    (void)state;
+    struct core core;
+    struct ash_disk *disk;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_disk_options options = ASH_DISK_OPTIONS_INIT;
+    core_up(&core, core_first_seed());
+    (void)core_file(&core, "disk", DISK_BYTES);
+    json_t *description = describe_raw(&core, "disk");
+    json_object_set_new(description, "node-name", json_string("d"));
+    char *text = json_dumps(description, JSON_COMPACT);
+    char *name = g_strconcat("json:", text, NULL);
+    assert_int_equal(ash_disk_open_sync(core.loop, name, &options, &disk, NULL), 0);
+    g_free(name);
+    free(text);
+    json_decref(description);
+    const char *filter = "{\"driver\": \"throttle\", \"node-name\": \"f\", \"file\": \"d\"}";
+    assert_int_equal(ash_disk_insert_filter_sync(disk, filter, &error), 0);
+    assert_string_equal(ash_disk_node(disk)->name, "f");
+    assert_int_equal(ash_disk_insert_filter_sync(disk, "[", &error), -EINVAL);
+    assert_int_equal(ash_disk_remove_filter_sync(disk, "d", &error), -EINVAL);
+    assert_int_equal(ash_disk_remove_filter_sync(disk, "f", &error), 0);
+    assert_string_equal(ash_disk_node(disk)->name, "d");
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+    core_down(&core);
+}
+
+ASH_CO_FN static void bad_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct ash_disk *disk;
@@ -419,6 +532,8 @@ int main(void)
         cmocka_unit_test(a_bitmap_says_what_is_kept),
         cmocka_unit_test(what_is_discarded_is_copied_no_more),
         cmocka_unit_test(what_a_shrink_takes_away_is_copied_first),
+        cmocka_unit_test(a_filter_is_put_in_the_way_of_a_guest_and_taken_out),
+        cmocka_unit_test(the_public_calls_do_the_same),
         cmocka_unit_test(descriptions_that_make_no_sense_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -230,7 +230,7 @@ ASH_CO_FN static bool gets_ready(struct core *core, bool converge, struct busy *
     return ready;
 }
 
-static void converge_body(struct core *core, void *opaque)
+ASH_CO_FN static void converge_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct busy busy;
@@ -271,7 +271,7 @@ static void the_limit_is_what_the_target_can_bear(void **state)
 
 /* --- changing a mirror that runs --- */
 
-static void change_body(struct core *core, void *opaque)
+ASH_CO_FN static void change_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct ash_disk *disk;

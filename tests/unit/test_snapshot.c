@@ -81,7 +81,7 @@ ASH_CO_FN static int start(struct core *core, json_t *all, struct ash_job **jobs
     return ret;
 }
 
-static void both_body(struct core *core, void *opaque)
+ASH_CO_FN static void both_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct counter counter = {{new_disk(core, images[0]), new_disk(core, images[1])}, 1, false};
@@ -153,7 +153,7 @@ static void snapshots_of_a_transaction_are_of_one_moment(void **state)
     }
 }
 
-static void bad_body(struct core *core, void *opaque)
+ASH_CO_FN static void bad_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct ash_disk *disk = new_disk(core, images[0]);
