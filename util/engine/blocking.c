@@ -14,10 +14,12 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include <ashlar/loop.h>
 #include "util/assert.h"
@@ -88,6 +90,14 @@ static int adopt(int fd, uint32_t file_flags)
     return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : fd;
 }
 
+static bool is_in_memory(int fd)
+{
+    struct statfs status;
+
+    return fstatfs(fd, &status) == 0 &&
+           (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
+}
+
 static int do_open(struct ash_engine *engine, struct ash_aio *aio)
 {
     struct ash_host_file *host = calloc(1, sizeof(*host));
@@ -105,6 +115,7 @@ static int do_open(struct ash_engine *engine, struct ash_aio *aio)
     }
     host->file = (struct ash_file){.engine = engine, .fd = fd, .flags = aio->file_flags};
     host->block_device = fstat(fd, &status) == 0 && S_ISBLK(status.st_mode);
+    host->in_memory = is_in_memory(fd);
     aio->file = &host->file;
     return 0;
 }

@@ -9,6 +9,8 @@
 struct ash_host_file {
     struct ash_file file;
     bool block_device;
+    bool in_memory; /* of a file system that is memory: reading and writing copies, and never waits
+                       for a device, unless the system swaps */
 };
 
 static inline struct ash_host_file *ash_host_file(struct ash_file *file)

@@ -27,7 +27,10 @@
  *     transfer.
  *  7. What the kernel gives back unfinished (-EAGAIN, -EINTR, -EOPNOTSUPP, -EFAULT because
  * registered memory was taken back before the request was sent, -ECANCELED because the thread that
- * submitted it ended) is carried out by a worker, and its result is the one told. */
+ * submitted it ended) is carried out by a worker, and its result is the one told.
+ *  8. A short transfer of a file that lies in memory is done by the call that submits it: the
+ * kernel would hand it to a thread of its own, and waking that takes five times as long as copying.
+ */
 #include "util/engine/engine.h"
 
 #include <errno.h>
@@ -47,7 +50,8 @@
 #include "util/error.h"
 
 #define INLINE_PIECES ASH_ARRAY_SIZE(((struct ash_aio *)0)->scratch.inline_iov)
-#define RETRY_NS 1000000 /* when the kernel lacks memory for requests */
+#define COPIED_BYTES_MAX 16384 /* of a file in memory: more is worth another processor */
+#define RETRY_NS 1000000       /* when the kernel lacks memory for requests */
 
 enum tag { TAG_PLAIN, TAG_ARRAY, TAG_WAKE, TAG_IGNORE, TAG_MASK = 3 };
 enum poll_state { PENDING, IN_KERNEL, CANCELLING, LOCAL };
@@ -243,6 +247,9 @@ static void uring_submit(struct ash_engine *engine, struct ash_aio *aio)
     ash_spin_begin(&uring->spin, aio);
     if (ash_spin_counts(aio) && aio->bytes == 0) {
         finish_locally(uring, aio, 0);
+    } else if (ash_spin_counts(aio) && aio->bytes <= COPIED_BYTES_MAX &&
+               ash_host_file(aio->file)->in_memory) {
+        finish_locally(uring, aio, ash_blocking_run(engine, aio));
     } else if (ash_list_empty(&uring->pending) && !ash_ring_full(&uring->ring) &&
                uring->in_kernel < engine->config.depth) {
         start(uring, aio);
