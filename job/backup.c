@@ -271,11 +271,9 @@ ASH_CO_FN static void backup_clean(struct ash_job *job)
     release_bitmaps(b);
     if (b->before_write != NULL) {
         b->before_write->changed = NULL;
-        /* Nobody is to wait for what is not wanted any more. */
-        ash_before_write_break(b->before_write, -ECANCELED);
-        if (b->before_write->copier->copies > 0) {
-            ash_before_write_forsake(b->before_write);
-        }
+        /* Nobody is to wait for what is not wanted any more, and what is still on its way to the
+         * target, or to the fleecing image, has no business with the source. */
+        ash_before_write_forsake(b->before_write);
     }
     if (b->sweep != NULL && b->sweep->fleecing && b->sweep->sweep.tasks > 0) {
         ash_copier_forsake(b->sweep->copier);
