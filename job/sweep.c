@@ -20,6 +20,8 @@ void ash_sweep_init(struct ash_sweep *sweep, const struct ash_sweep_ops *ops, st
 {
     sweep->ops = ops;
     sweep->job = job;
+    sweep->loop = job->loop;
+    ash_buffers_keep(sweep->loop);
     sweep->tasks_max = 16;
     sweep->bytes_max = 64 * MiB;
     sweep->refs = 1;
@@ -30,6 +32,7 @@ ASH_CO_FN static void unref(struct ash_sweep *sweep)
 {
     if (--sweep->refs == 0) {
         ash_assert(sweep->tasks == 0);
+        ash_buffers_unkeep(sweep->loop);
         sweep->ops->release(sweep);
     }
 }

@@ -33,6 +33,7 @@ struct ash_sweep_ops {
 struct ash_sweep {
     const struct ash_sweep_ops *ops;
     struct ash_job *job; /* NULL once forsaken */
+    struct ash_loop *loop;
     enum ash_on_error on_source_error;
     enum ash_on_error on_target_error;
     bool forsakable;

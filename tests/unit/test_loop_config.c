@@ -141,6 +141,48 @@ static void buffers_are_aligned(void **state)
     ash_buffer_free(loop, NULL, 0);
 }
 
+static void large_buffers_are_kept_while_somebody_wants_that(void **state)
+{
+    (void)state;
+    ash_buffers_keep(loop);
+    ash_buffers_keep(loop);
+    char *first = ash_buffer_alloc(loop, 600000, 16);
+    char *other = ash_buffer_alloc(loop, 70000, 16);
+    ash_buffer_free(loop, first, 600000);
+    ash_buffer_free(loop, other, 70000);
+    assert_int_equal(loop->buffers.count, 2);
+    /* Another length of the same power of two, and all of that can be used. */
+    char *second = ash_buffer_alloc(loop, 1 << 20, 4096);
+    assert_ptr_equal(second, first);
+    memset(second, 1, 1 << 20);
+    ash_buffers_unkeep(loop);
+    char *aligned = ash_buffer_alloc(loop, 70000, 1 << 21);
+    assert_int_equal((uintptr_t)aligned % (1 << 21), 0);
+    assert_int_equal(loop->buffers.count, 1);
+    ash_buffer_free(loop, aligned, 70000);
+    assert_int_equal(loop->buffers.count, 2);
+    ash_buffers_unkeep(loop);
+    assert_int_equal(loop->buffers.count, 0);
+    ash_buffer_free(loop, second, 1 << 20);
+    assert_int_equal(loop->buffers.count, 0);
+}
+
+static void only_so_many_buffers_are_kept(void **state)
+{
+    (void)state;
+    char *buffers[ASH_BUFFERS_KEPT_MAX + 1];
+    ash_buffers_keep(loop);
+    for (int i = 0; i <= ASH_BUFFERS_KEPT_MAX; i++) {
+        buffers[i] = ash_buffer_alloc(loop, 65536, 4096);
+    }
+    for (int i = 0; i <= ASH_BUFFERS_KEPT_MAX; i++) {
+        ash_buffer_free(loop, buffers[i], 65536);
+    }
+    assert_int_equal(loop->buffers.count, ASH_BUFFERS_KEPT_MAX);
+    ash_buffers_unkeep(loop);
+    assert_int_equal(loop->buffers.count, 0);
+}
+
 static struct ash_loop *loop_with(const struct ash_hooks *hooks)
 {
     struct ash_loop_config config = ASH_LOOP_CONFIG_INIT;
@@ -286,6 +328,8 @@ int main(void)
         TEST(loop_is_bound_once),
         cmocka_unit_test(loop_that_was_never_bound_can_be_freed),
         TEST(buffers_are_aligned),
+        TEST(large_buffers_are_kept_while_somebody_wants_that),
+        TEST(only_so_many_buffers_are_kept),
         TEST(host_that_is_out_of_memory_gives_no_buffer),
         TEST(buffers_come_from_the_hooks_of_the_host),
         TEST(misaligned_buffer_of_the_host_is_given_back),

@@ -26,11 +26,24 @@ struct ash_turn_hook {
 
 struct ash_loop_private;
 
+#define ASH_BUFFERS_KEPT_MAX 32
+
+/* Large buffers that are kept for whoever wants one next. */
+struct ash_buffers {
+    uint32_t keepers;
+    uint32_t count;
+    struct {
+        void *memory;
+        size_t bytes;
+    } kept[ASH_BUFFERS_KEPT_MAX];
+};
+
 /* The parts that the layers above use directly. */
 struct ash_loop {
     struct ash_engine *engine;
     struct ash_co_sched sched;
     struct ash_hooks hooks;       /* copied, or zeroed */
+    struct ash_buffers buffers;
     uint64_t metadata_bytes_max;
     void *block;                  /* the block layer's per-loop state; NULL until it sets it */
     void (*block_free)(struct ash_loop *loop); /* called by ash_loop_free */
@@ -90,6 +103,12 @@ void ash_loop_kick(struct ash_loop *loop);
  * to be returned as -ENOMEM. Not zeroed. */
 void *ash_buffer_alloc(struct ash_loop *loop, size_t bytes, size_t alignment);
 void ash_buffer_free(struct ash_loop *loop, void *buffer, size_t bytes);
+
+/* From keep until unkeep (they nest) large buffers that are freed are kept for the next who wants one
+ * of that size: new memory costs a fault for each of its pages, which takes longer than what a job
+ * does with them. Not where the host gives the memory. The owner thread. */
+void ash_buffers_keep(struct ash_loop *loop);
+void ash_buffers_unkeep(struct ash_loop *loop);
 
 /* One line to the host's log hook. Any thread. */
 void ash_log(struct ash_loop *loop, enum ash_log_level level, const char *format, ...)
