@@ -326,13 +326,12 @@ static int open_layer(struct ash_loop *loop, const json_t *description, uint32_t
     return ret;
 }
 
-/* What stands below `node` in the chain: 1 and a description or an existing node, 0: nothing. */
-static int backing_of(struct ash_node *node, json_t **description, struct ash_node **existing,
-                      struct ash_error *error)
+int ash_node_backing(struct ash_node *node, json_t **description, struct ash_node **existing,
+                     struct ash_error *error)
 {
     *description = NULL;
     *existing = NULL;
-    if (!node->driver->backing || (node->flags & ASH_NODE_NO_BACKING) != 0) {
+    if (!node->driver->backing) {
         return 0;
     }
     json_t *backing = json_object_get(node->options, "backing");
@@ -424,7 +423,10 @@ ASH_CO_FN static int open_below(struct ash_node *node, struct ash_node **next, G
     json_t *description;
     struct ash_node *backing;
     *next = NULL;
-    int ret = backing_of(node, &description, &backing, error);
+    if ((node->flags & ASH_NODE_NO_BACKING) != 0) {
+        return 0;
+    }
+    int ret = ash_node_backing(node, &description, &backing, error);
     if (ret <= 0) {
         return ret;
     }

@@ -24,6 +24,11 @@ ASH_CO_FN int ash_node_open(struct ash_loop *loop, const json_t *description, ui
  * prefix, or a path, with a format or NULL for probing. Returns a new reference or NULL. */
 json_t *ash_describe(const char *filename, const char *format, struct ash_error *error);
 
+/* What belongs below `node` in the chain, opened or not, by its options or its header: 1 and a
+ * description or a reference to an existing node, 0: nothing, or a negative errno. */
+int ash_node_backing(struct ash_node *node, json_t **description, struct ash_node **existing,
+                     struct ash_error *error);
+
 /* The path of a backing file whose header string stands in `filename`: relative to its folder. To
  * be freed with g_free(). */
 char *ash_path_beside(const char *filename, const char *backing);

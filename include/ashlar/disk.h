@@ -83,6 +83,30 @@ int ash_disk_open_sync(struct ash_loop *loop, const char *description,
                        const struct ash_disk_options *options, struct ash_disk **disk,
                        struct ash_error *error);
 
+/* A file that a disk needs. */
+struct ash_disk_file {
+    uint32_t size;        /* sizeof(struct ash_disk_file) */
+    uint32_t depth;       /* of the image it belongs to: 0 is the topmost, 1 what that stands on, … */
+    const char *filename; /* as the hook open_file is asked for it */
+    const char *format;   /* the driver of the image */
+};
+
+/* Is told of one file; `file` lives until it returns. */
+typedef void ash_disk_file_fn(void *opaque, const struct ash_disk_file *file);
+
+/* Tells `visit` of each file that ash_disk_open() with the same arguments would open, from the top of
+ * the chain down, and then `done`; both get `opaque`. For hosts that open files on behalf of a jail.
+ * No chain is opened and no lock taken: each image is read by itself, read-only, to see what it names,
+ * and closed again before the next. What images name may change until the disk is opened. The _sync
+ * twin calls `visit` on the caller's thread, before it returns. When it fails, the files above the one
+ * that could not be read were told. Errors: those of opening an image; -ELOOP. Any thread. */
+int ash_disk_files(struct ash_loop *loop, const char *description,
+                   const struct ash_disk_options *options, ash_disk_file_fn *visit,
+                   ash_done_fn *done, void *opaque);
+int ash_disk_files_sync(struct ash_loop *loop, const char *description,
+                        const struct ash_disk_options *options, ash_disk_file_fn *visit,
+                        void *opaque, struct ash_error *error);
+
 /* Flushes, closes and frees the disk; all its queues must have been freed (asserted). `done` gets
  * the result of the last flush and of writing metadata; the disk is gone in any case. */
 int ash_disk_close(struct ash_disk *disk, ash_done_fn *done, void *opaque);
