@@ -106,6 +106,10 @@ struct ash_map_ops {
     ASH_CO_PTR int (*zero)(struct ash_node *node, uint64_t offset, uint64_t bytes, uint32_t flags);
     ASH_CO_PTR int (*discard)(struct ash_node *node, uint64_t offset, uint64_t bytes);
 
+    /* Whole allocation units, under the range lock: the node holds nothing of its own there from now
+     * on, and what is below it shows. Calls ash_map_forget() as zero does. NULL: not possible. */
+    ASH_CO_PTR int (*empty)(struct ash_node *node, uint64_t offset, uint64_t bytes);
+
     /* Everything acknowledged before the call is stable when it returns, data included. NULL: flushes
      * the children. */
     ASH_CO_PTR int (*flush)(struct ash_node *node);

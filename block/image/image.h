@@ -19,6 +19,11 @@ ASH_CO_FN int ash_image_measure(struct ash_loop *loop, const char *format, const
                                 uint64_t bytes, struct ash_node *source,
                                 struct ash_measure *measure, struct ash_error *error);
 
+/* Has the image hold nothing of its own any more, so that what is below it shows. Stable when it
+ * returns. The disk is open for writing, and nobody else uses it. -ENOTSUP: the format cannot. */
+struct ash_disk;
+ASH_CO_FN int ash_image_empty(struct ash_disk *disk, struct ash_error *error);
+
 /* What `info --output=json` of qemu-img 7.2 prints for one layer; a new reference or NULL. */
 ASH_CO_FN json_t *ash_image_info(struct ash_node *node);
 

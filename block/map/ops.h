@@ -16,6 +16,8 @@ ASH_CO_FN int ash_map_write_coded(struct ash_node *node, uint64_t offset, uint64
                                   struct ash_iov iov);
 ASH_CO_FN int ash_map_zero(struct ash_node *node, uint64_t offset, uint64_t bytes, uint32_t flags);
 ASH_CO_FN int ash_map_discard(struct ash_node *node, uint64_t offset, uint64_t bytes);
+/* Has the node hold nothing of its own any more. -ENOTSUP where the format cannot. */
+ASH_CO_FN int ash_map_empty(struct ash_node *node);
 ASH_CO_FN int ash_map_flush(struct ash_node *node);
 
 /* Writes `bytes` of zeroes as data, from a bounded buffer. */

@@ -132,6 +132,21 @@ int ash_map_cover(struct ash_node *node, uint64_t old_bytes)
     return ret;
 }
 
+int ash_map_empty(struct ash_node *node)
+{
+    int ret = node->driver->map->empty != NULL ? 0 : -ENOTSUP;
+    uint64_t end = node->size_bytes;
+    for (uint64_t at = 0; at < end && ret == 0; at += CHUNK_BYTES) {
+        struct ash_range_lock lock;
+        uint64_t chunk = ASH_MIN(CHUNK_BYTES, end - at);
+        ash_range_lock(&lock, &node->map->locks, at, chunk);
+        ret = node->driver->map->empty(node, at, chunk);
+        ash_map_forget(node, at, chunk);
+        ash_range_unlock(&lock);
+    }
+    return ret == 0 ? ash_map_flush(node) : ret;
+}
+
 int ash_map_discard(struct ash_node *node, uint64_t offset, uint64_t bytes)
 {
     if (node->driver->map->discard == NULL) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Zeroes and discards: whole clusters, changed entry by entry in memory.
+/* Zeroes, discards and emptying: whole clusters, changed entry by entry in memory.
  *
  * 1. What is read afterwards is zeroes, never a backing file's old contents. Version 2 has no entry
  * that says so: with a backing file it does nothing and returns -ENOTSUP.
+ * Emptying alone lets show what is below.
  * 2. A compressed cluster, or one that is shared, is dropped and never kept as a place. */
 #include <errno.h>
 #include <inttypes.h>
@@ -52,6 +53,14 @@ static uint64_t cut_off(const struct ash_node *node, uint64_t old, uint32_t flag
     return discarded(node, old, flags);
 }
 
+static uint64_t emptied(const struct ash_node *node, uint64_t old, uint32_t flags)
+{
+    (void)node;
+    (void)old;
+    (void)flags;
+    return 0;
+}
+
 /* Changes the entries of one slice that [offset, offset + bytes) touches; returns how many bytes of
  * the range were dealt with. */
 ASH_CO_FN static int64_t change_slice(struct ash_node *node, uint64_t offset, uint64_t bytes,
@@ -98,7 +107,7 @@ ASH_CO_FN static int change(struct ash_node *node, uint64_t offset, uint64_t byt
                             entry_fn *become, uint32_t flags)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
-    bool without_table = !qcow2_has_backing(node) || become == cut_off;
+    bool without_table = !qcow2_has_backing(node) || become == cut_off || become == emptied;
     while (bytes > 0) {
         uint64_t i = qcow2_l1_index(s, offset);
         int64_t done;
@@ -130,6 +139,11 @@ int ash_qcow2_zero(struct ash_node *node, uint64_t offset, uint64_t bytes, uint3
 int ash_qcow2_discard(struct ash_node *node, uint64_t offset, uint64_t bytes)
 {
     return has_no_zeroes(node) ? -ENOTSUP : change(node, offset, bytes, discarded, 0);
+}
+
+int ash_qcow2_empty(struct ash_node *node, uint64_t offset, uint64_t bytes)
+{
+    return change(node, offset, bytes, emptied, 0);
 }
 
 int ash_qcow2_cut_off(struct ash_node *node, uint64_t offset, uint64_t bytes)

@@ -371,6 +371,7 @@ const struct ash_map_ops ash_qcow2_map_ops = {
     .abort = abort_placement,
     .zero = ash_qcow2_zero,
     .discard = ash_qcow2_discard,
+    .empty = ash_qcow2_empty,
     .flush = ash_qcow2_flush,
     .encode = ash_qcow2_encode,
     .decode = ash_qcow2_decode,

@@ -555,6 +555,7 @@ ASH_CO_FN int ash_qcow2_set_backing(struct ash_node *node, const char *file, con
                                     struct ash_error *error);
 ASH_CO_FN int ash_qcow2_zero(struct ash_node *node, uint64_t offset, uint64_t bytes,
                              uint32_t flags);
+ASH_CO_FN int ash_qcow2_empty(struct ash_node *node, uint64_t offset, uint64_t bytes);
 ASH_CO_FN int ash_qcow2_discard(struct ash_node *node, uint64_t offset, uint64_t bytes);
 /* Lets all clusters in the range go that lies beyond a new end of the disk. */
 ASH_CO_FN int ash_qcow2_cut_off(struct ash_node *node, uint64_t offset, uint64_t bytes);

@@ -510,6 +510,36 @@ bench -i native data.raw
 bench --aio=x
 ''')
 
+COMMIT = lines(r'''
+commit
+commit -x top.qcow2
+commit top.qcow2 mid.qcow2
+commit base.qcow2
+commit -f raw data.raw
+commit -b nosuch top.qcow2
+commit -b top.qcow2 top.qcow2
+commit -f nofmt top.qcow2
+commit -t nomode top.qcow2
+commit -r x top.qcow2
+commit nosuch.qcow2
+commit orphan.qcow2
+commit --image-opts -f qcow2 driver=qcow2,file.filename=top.qcow2
+made:top.qcow2|made:mid.qcow2|made:base.qcow2|commit top.qcow2
+made:top.qcow2|made:mid.qcow2|made:base.qcow2|commit -d top.qcow2
+made:top.qcow2|made:mid.qcow2|made:base.qcow2|commit -q top.qcow2
+made:top.qcow2|made:mid.qcow2|made:base.qcow2|commit -p -q top.qcow2
+made:top.qcow2|made:base.qcow2|commit -b base.qcow2 top.qcow2
+made:top.qcow2|made:mid.qcow2|commit -b mid.qcow2 top.qcow2
+made:top.qcow2|made:mid.qcow2|commit -t none -r 1G -f qcow2 top.qcow2
+made:mid.qcow2|made:base.qcow2|commit mid.qcow2
+made:mid.qcow2|made:base.qcow2|made:top.qcow2|commit -d mid.qcow2
+made:top.qcow2|made:mid.qcow2|commit --image-opts driver=qcow2,file.filename=top.qcow2
+made:longer.qcow2|made:short.qcow2|commit longer.qcow2
+made:longer.qcow2|made:short.qcow2|commit -d longer.qcow2
+made:onraw.qcow2|made:data.raw|commit onraw.qcow2
+made:sub/top.qcow2|made:sub/mid.qcow2|commit sub/top.qcow2
+''')
+
 REBASE = lines(r'''
 rebase
 rebase --bogus top.qcow2
@@ -565,4 +595,5 @@ rebase -u -b base.qcow2 -F nofmt top.qcow2
 rebase -u -b nosuch -F qcow2 top.qcow2
 ''')
 
-CASES = PROGRAM + CREATE + INFO + MAP + CHECK + COMPARE + CONVERT + REBASE + RESIZE + DD + MEASURE + BENCH
+CASES = (PROGRAM + COMMIT + CREATE + INFO + MAP + CHECK +
+         COMPARE + CONVERT + REBASE + RESIZE + DD + MEASURE + BENCH)

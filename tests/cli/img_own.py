@@ -18,8 +18,8 @@ import fixture
 PROGRAM = None
 SEED = int(os.environ.get('ASHLAR_SEED', random.randrange(1 << 32)))
 TRIES = 3 if 'ASAN_OPTIONS' in os.environ else 12
-COMMANDS = ['bench', 'check', 'compare', 'convert', 'create', 'dd', 'info', 'map', 'measure', 'rebase',
-            'resize']
+COMMANDS = ['bench', 'check', 'commit', 'compare', 'convert', 'create', 'dd', 'info', 'map', 'measure',
+            'rebase', 'resize']
 
 
 class Tool(unittest.TestCase):
@@ -93,7 +93,7 @@ class Speaking(Tool):
         self.assertIn('cannot be written', result.stderr)
 
     def test_commands_that_do_not_exist_yet_are_unknown(self):
-        for command in ('snapshot', 'amend', 'commit', 'bitmap'):
+        for command in ('snapshot', 'amend', 'bitmap'):
             self.fails(command, 'base.qcow2', saying=['Command not found: ' + command])
 
     def test_options_of_later_work_are_refused_by_name(self):
@@ -317,6 +317,57 @@ class Locks(Tool):
         self.fails('create', '-q', '-f', 'qcow2', 'base.qcow2', '1M', saying=['base.qcow2', 'lock'])
         self.fails('convert', '-O', 'qcow2', 'data.raw', 'base.qcow2', saying=['base.qcow2', 'lock'])
         self.assertEqual(os.path.getsize(self.path('base.qcow2')), before)
+
+
+class Committing(Tool):
+    def test_the_image_is_emptied_and_reads_the_same(self):
+        fixture.img(self.where, 'convert', '-O', 'raw', 'top.qcow2', 'before.raw')
+        self.works('commit', 'top.qcow2')
+        self.assertNotIn('top.qcow2', self.works('map', 'top.qcow2'))
+        fixture.sh('qemu-img', 'check', '-q', 'top.qcow2', cwd=self.where)
+        for name in ('top.qcow2', 'mid.qcow2'):
+            self.alike(name, 'before.raw')
+
+    def test_an_image_of_version_2_is_emptied(self):
+        fixture.img(self.where, 'create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', '-b', 'base.qcow2', '-F',
+                    'qcow2', 'o.qcow2')
+        fixture.io(self.where, 'o.qcow2', 'write -P 9 0 3M')
+        self.works('commit', 'o.qcow2')
+        self.assertNotIn('o.qcow2', self.works('map', 'o.qcow2'))
+        fixture.io(self.where, 'base.qcow2', 'read -P 9 0 3M')
+
+    def test_a_base_that_is_longer_keeps_what_lies_beyond(self):
+        fixture.overlay(self.where, 'o.qcow2', 'long.raw', 'write -P 9 0 64k', fmt='raw', size='1M')
+        self.works('commit', 'o.qcow2')
+        self.assertEqual(os.path.getsize(self.path('long.raw')), 3 << 20)
+        with open(self.path('long.raw'), 'rb') as file:
+            self.assertEqual(file.read(65536), bytes([9]) * 65536)
+            file.seek(2500000)
+            self.assertEqual(file.read(3), b'abc')
+
+    def test_progress_goes_to_100(self):
+        shown = self.works('commit', '-p', 'top.qcow2').replace('\r', '\n').split('\n')
+        self.assertEqual(shown[0], '    (0.00/100%)')
+        self.assertEqual(shown[-3:], ['    (100.00/100%)', 'Image committed.', ''])
+
+    def test_a_base_that_cannot_be_written_fails_and_nothing_is_lost(self):
+        fixture.img(self.where, 'convert', '-O', 'raw', 'top.qcow2', 'before.raw')
+        failing = {'driver': 'qcow2', 'file': {'driver': 'file', 'filename': self.path('top.qcow2')},
+                   'backing': {'driver': 'qcow2', 'file': {
+                       'driver': 'fault', 'inject-error': [{'iotype': 'write', 'errno': 28}],
+                       'file': {'driver': 'file', 'filename': self.path('mid.qcow2')}}}}
+        result = self.fails('commit', 'json:' + json.dumps(failing), saying=['No space left on device'])
+        self.assertEqual(result.stdout, '')
+        self.alike('top.qcow2', 'before.raw')
+
+    def test_a_signal_leaves_everything_readable(self):
+        fixture.img(self.where, 'convert', '-O', 'raw', 'top.qcow2', 'before.raw')
+        process = subprocess.Popen([PROGRAM, 'commit', '-r', '1k', 'top.qcow2'], cwd=self.where,
+                                   stdout=subprocess.DEVNULL)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(timeout=30), -signal.SIGINT)
+        self.alike('top.qcow2', 'before.raw')
 
 
 class Rebasing(Tool):

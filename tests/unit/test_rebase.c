@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Rebasing: images read the same before and after, whatever the old chain and the new one hold and
- * however long they are; and after a cut of the power at any time on the way, whether what was not
- * flushed is kept or lost. The writes are recorded by a log-writes filter in the image's file. */
+/* Rebasing and emptying. Rebased images read the same before and after, whatever the old chain and
+ * the new one hold and however long they are; and after a cut of the power at any time on the way,
+ * whether what was not flushed is kept or lost. The writes are recorded by a log-writes filter in
+ * the image's file. */
 #include "tests/unit/unit.h"
 #include <endian.h>
 #include "block/image/image.h"
@@ -228,6 +229,59 @@ static void a_rebased_image_reads_the_same_whenever_the_power_goes(void **state)
     assert_true(getenv("SEED") != NULL || cuts > 100);
 }
 
+/* What is below shows, and the places that the image had are free again. */
+ASH_CO_FN static void empty_body(struct core *core, void *opaque)
+{
+    (void)opaque;
+    uint64_t below_bytes;
+    uint64_t bytes;
+    struct ash_error error = ASH_ERROR_INIT;
+    make(core, "old", NULL);
+    make(core, "top", ash_prng_chance(&core->prng, 700) ? "old" : NULL);
+    struct ash_disk *disk = open_image(core, "top", WRITING);
+    bool stands = ash_disk_node(disk)->backing != NULL;
+    assert_int_equal(ash_image_empty(disk, &error), 0);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    disk = open_image(core, "top", ASH_NODE_CHECK);
+    struct ash_check check = {0};
+    assert_int_equal(ash_disk_node(disk)->driver->check(ash_disk_node(disk), &check, NULL), 0);
+    assert_int_equal(check.corruptions + check.leaks + check.check_errors, 0);
+    assert_int_equal(check.allocated_clusters, 0);
+    uint8_t *all = read_all(disk, &bytes);
+    uint8_t *below = read_all(open_image(core, "old", 0), &below_bytes);
+    for (uint64_t i = 0; i < bytes; i++) {
+        assert_int_equal(all[i], stands && i < below_bytes ? below[i] : 0);
+    }
+    g_free(below);
+    g_free(all);
+}
+
+static void an_emptied_image_shows_what_is_below_it(void **state)
+{
+    (void)state;
+    for (uint64_t seed = core_first_seed(); seed < core_end_seed(50); seed++) {
+        struct core core;
+        core_up(&core, seed);
+        core_run(&core, empty_body, NULL);
+        core_down(&core);
+    }
+}
+
+CORE_TEST(a_format_that_cannot_be_emptied_says_so)
+{
+    (void)opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    core_file(core, "raw", 4096);
+    struct ash_disk *disk =
+        open_described(core,
+                       json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver", "file",
+                                 "filename", core_file(core, "raw", -1)),
+                       WRITING);
+    assert_int_equal(ash_image_empty(disk, &error), -ENOTSUP);
+    assert_non_null(strstr(error.message, "Could not empty"));
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+}
+
 static bool stop_at_once(struct ash_rebase *rebase, uint64_t done_bytes, uint64_t total_bytes)
 {
     (void)rebase;
@@ -262,6 +316,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_rebased_image_reads_the_same_whenever_the_power_goes),
+        cmocka_unit_test(an_emptied_image_shows_what_is_below_it),
+        cmocka_unit_test(a_format_that_cannot_be_emptied_says_so),
         cmocka_unit_test(who_watches_the_progress_can_stop_it),
         cmocka_unit_test(a_backing_file_without_a_format_is_refused),
     };

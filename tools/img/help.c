@@ -30,6 +30,11 @@ const struct ash_img_command ash_img_commands[] = {
      "Exit status: 0 consistent, 1 the check failed, 2 corrupt, 3 leaked clusters only, 63 the "
      "format\n"
      "has no checks.\n"},
+    {"commit", ash_img_commit,
+     "[--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename",
+     "  -b base               commit to this image of the chain, not to the next one; implies -d\n"
+     "  -d                    do not empty the image afterwards\n"
+     "  -r rate_limit         bytes a second at most\n"},
     {"compare", ash_img_compare,
      "[--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2",
      "  -f fmt, -F fmt        formats of the first and the second image\n"

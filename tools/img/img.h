@@ -6,6 +6,7 @@
 
 int ash_img_bench(int argc, char **argv);
 int ash_img_check(int argc, char **argv);
+int ash_img_commit(int argc, char **argv);
 int ash_img_compare(int argc, char **argv);
 int ash_img_convert(int argc, char **argv);
 int ash_img_create(int argc, char **argv);
