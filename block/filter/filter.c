@@ -25,9 +25,8 @@ int ash_filter_resize(struct ash_node *node, uint64_t bytes, enum ash_prealloc p
                       struct ash_error *error)
 {
     int ret = ash_edge_resize(node->file, bytes, ASH_RESIZE_SHRINK, (int)prealloc, error);
-    if (ret == 0) {
-        node->size_bytes = bytes;
-        ash_filter_limits(node, &node->limits);
-    }
+    /* Also when it failed: what it failed at may be the preallocation of its new part. */
+    node->size_bytes = node->file->child->size_bytes;
+    ash_filter_limits(node, &node->limits);
     return ret;
 }

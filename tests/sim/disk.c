@@ -10,6 +10,7 @@
 #include <string.h>
 #include "tests/sim/bitmap.h"
 #include "tests/sim/fault.h"
+#include "tests/sim/filter.h"
 #include "tests/sim/format.h"
 #include "tests/sim/job.h"
 #include "tests/sim/stamp.h"
@@ -194,13 +195,16 @@ void sim_disk_create(struct sim_disk *disk)
  * depends on where they lie, and so would which request gets no memory. */
 bool sim_disk_may_be_direct(const struct sim_disk *disk)
 {
-    return !(disk->run->unsupported & ASH_SIM_NO_DIRECT) && !disk->layers[0].odd &&
+    return !(disk->run->unsupported & ASH_SIM_NO_DIRECT) &&
            !sim_faults_have(disk->run, "no-memory");
 }
 
 int sim_disk_open(struct sim_disk *disk, uint32_t flags, struct ash_error *error)
 {
     json_t *description = describe(disk, 0);
+    if (disk->filtered) {
+        description = sim_filters_add(disk, description);
+    }
     if (disk->write_through) {
         json_object_set_new(description, "cache", json_pack("{s:b}", "writeback", 0));
     }

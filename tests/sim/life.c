@@ -35,6 +35,7 @@ ASH_CO_FN static void open_disks(struct sim_run *run)
         ash_co_rwlock_init(&disk->use);
         disk->resizing = disk->reopening = false;
         disk->job = NULL;
+        disk->filtered = true;
         int ret = sim_disk_open(disk, flags, &error);
         if (ret < 0) {
             sim_note(run, "disk %u does not open: %s", i, error.message);
@@ -136,6 +137,7 @@ void sim_live(struct sim_run *run)
     }
     ash_sim_power_cut_at(run->world, 0, ASH_SIM_CUT_DROP);
     for (uint32_t i = 0; i < run->disk_count; i++) {
+        run->disks[i].filtered = false;
         run->disks[i].layers[0].leaky |= cut || run->faulty;
         run->disks[i].unsettled |= cut;
     }

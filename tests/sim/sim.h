@@ -57,8 +57,7 @@ struct sim_layer {
     uint64_t offset;   /* raw: a window in the file */
     bool window;       /* raw: of fixed length */
     uint32_t unit_bytes;
-    bool odd;         /* raw: of any length, so not for direct I/O: a write of the last block would
-                         make the file longer */
+    bool odd;         /* raw: of any length, no multiple of a block */
     bool lazy;        /* qcow2: lazy refcounts */
     bool old_version; /* qcow2: version 2 */
     bool unnamed;     /* the image below does not stand in its header */
@@ -89,6 +88,7 @@ struct sim_disk {
     struct ash_disk *disk; /* NULL: not open */
     uint32_t flags;        /* ASH_NODE_* */
     bool write_through;
+    bool filtered;            /* it is opened with the filters of the life */
     struct ash_co_rwlock use; /* held by each step, exclusively by those that close the disk */
     uint32_t verbs;           /* under way that make requests fail: resizes, reopenings */
     uint32_t verbs_ever;
