@@ -43,8 +43,8 @@ static void mirror_body(void *opaque)
 
 ASH_CO_FN static void wait_for(enum ash_job_state state)
 {
-    for (unsigned i = 0; ash_job_state(job) < state; i++) {
-        assert_true(i < 10000);
+    for (unsigned i = 0; ash_job_state(job) != state; i++) {
+        assert_true(i < 30000);
         ash_co_sleep(1 * MS);
     }
     assert_int_equal(ash_job_state(job), state);
@@ -53,7 +53,9 @@ ASH_CO_FN static void wait_for(enum ash_job_state state)
 /* Ends it, and lets go of it. */
 ASH_CO_FN static int end_job(enum ash_job_verb verb)
 {
-    assert_int_equal(ash_co_job_control(job, verb, 0, &error), 0);
+    if (verb != ASH_JOB_DISMISS) {
+        assert_int_equal(ash_co_job_control(job, verb, 0, &error), 0);
+    }
     wait_for(ASH_JOB_CONCLUDED);
     int ret = job->ret;
     assert_int_equal(ash_co_job_control(job, ASH_JOB_DISMISS, 0, &error), 0);
@@ -264,6 +266,122 @@ QCOW2_TEST(what_fails_at_once_and_is_ignored_leaves_time_for_others)
     assert_true(ash_co_disk_close(disk, NULL) < 0);
 }
 
+/* --- what a job promises --- */
+
+ASH_CO_FN static void begin_mirror(const char *more)
+{
+    make_target(MIB);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    assert_int_equal(start_mirror(more), 0);
+}
+
+QCOW2_TEST(a_mirror_whose_last_flush_fails_fails_and_the_disk_stays)
+{
+    begin_mirror("");
+    wait_for(ASH_JOB_READY);
+    config.flush_error_per_mille = 1000;
+    ash_sim_world_configure(rig.world, &config);
+    assert_int_equal(write_bytes(0, 65536, 2), 0); /* so that there is something to flush */
+    assert_int_equal(end_job(ASH_JOB_COMPLETE), -EIO);
+    config.flush_error_per_mille = 0;
+    ash_sim_world_configure(rig.world, &config);
+    assert_string_equal(ash_disk_node(disk)->driver->name, "qcow2");
+    (void)!ash_co_disk_close(disk, NULL);
+}
+
+QCOW2_TEST(what_is_dirty_when_a_mirror_ends_is_copied)
+{
+    begin_mirror("");
+    wait_for(ASH_JOB_READY);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_PAUSE, 0, &error), 0);
+    wait_for(ASH_JOB_STANDBY);
+    assert_int_equal(write_bytes(0, 65536, 2), 0);
+    expect_target(0, 1);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, &error), 0);
+    (void)!ash_co_job_control(job, ASH_JOB_RESUME, 0, NULL);
+    wait_for(ASH_JOB_CONCLUDED);
+    assert_int_equal(end_job(ASH_JOB_DISMISS), 0);
+    expect_target(0, 2);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+/* guest: writes to both: to the source, held ... changes its buffer ... to the target */
+QCOW2_TEST(a_blocking_mirror_gives_both_the_same_bytes)
+{
+    uint8_t *data = g_malloc(65536);
+    struct side side = {.write = true, .bytes = 65536, .data = data};
+    begin_mirror(", \"copy-mode\": \"write-blocking\"");
+    wait_for(ASH_JOB_READY);
+    ash_sim_hold(rig.world, "image", ASH_AIO_WRITE, 0, INT64_MAX);
+    memset(data, 2, 65536);
+    side_start(&side);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    memset(data, 3, 65536);
+    ash_sim_release_all(rig.world);
+    assert_int_equal(side_wait(&side), 0);
+    assert_int_equal(end_job(ASH_JOB_CANCEL), 0);
+    expect_bytes(0, 65536, 2);
+    expect_target(0, 2);
+    g_free(data);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(a_job_keeps_to_its_speed)
+{
+    make_target(16 * MIB);
+    open_image("cluster_size=64k", 16 * MIB);
+    for (uint64_t at = 0; at < 16 * MIB; at += MIB) {
+        assert_int_equal(write_bytes(at, MIB, 1), 0);
+    }
+    uint64_t begin = ash_loop_now(rig.loop);
+    assert_int_equal(start_mirror(", \"speed\": 2097152"), 0);
+    wait_for(ASH_JOB_READY);
+    assert_true(ash_loop_now(rig.loop) - begin > UINT64_C(5000) * MS);
+    assert_int_equal(end_job(ASH_JOB_CANCEL), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(what_failed_and_stopped_a_job_is_done_when_it_goes_on)
+{
+    assert_int_equal(rig_create(&rig, "base", MIB, "cluster_size=64k"), 0);
+    assert_int_equal(rig_open(&rig, "base", ASH_NODE_WRITE, &disk, &error), 0);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    open_image("cluster_size=64k,backing_file=base,backing_fmt=qcow2", MIB);
+    expect_bytes(0, MIB, 1); /* the tables are in memory */
+    config.read_error_per_mille = 1000;
+    ash_sim_world_configure(rig.world, &config);
+    assert_int_equal(start_job("{\"type\": \"stream\", \"on-error\": \"stop\"}"), 0);
+    wait_for(ASH_JOB_PAUSED);
+    config.read_error_per_mille = 0;
+    ash_sim_world_configure(rig.world, &config);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_RESUME, 0, &error), 0);
+    wait_for(ASH_JOB_CONCLUDED);
+    assert_int_equal(end_job(ASH_JOB_DISMISS), 0);
+    assert_null(ash_disk_node(disk)->backing);
+    expect_bytes(0, MIB, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(a_job_reads_its_source_and_not_its_own_filter)
+{
+    unsigned jobs = 0;
+    begin_mirror("");
+    struct ash_node *filter = ash_disk_node(disk);
+    assert_string_equal(filter->driver->name, "mirror-top");
+    ash_list_for_each (edge, &filter->parents, struct ash_edge, child_link) {
+        assert_int_not_equal(edge->role, ASH_ROLE_JOB);
+    }
+    ash_list_for_each (edge, &filter->file->child->parents, struct ash_edge, child_link) {
+        jobs += edge->role == ASH_ROLE_JOB;
+    }
+    assert_int_equal(jobs, 1);
+    wait_for(ASH_JOB_READY);
+    assert_int_equal(end_job(ASH_JOB_CANCEL), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +393,12 @@ int main(void)
         RUN(a_filter_put_in_while_a_disk_is_reopened_is_reopened_with_it),
         RUN(a_disk_that_a_job_streams_into_cannot_become_read_only),
         RUN(what_fails_at_once_and_is_ignored_leaves_time_for_others),
+        RUN(a_mirror_whose_last_flush_fails_fails_and_the_disk_stays),
+        RUN(what_is_dirty_when_a_mirror_ends_is_copied),
+        RUN(a_blocking_mirror_gives_both_the_same_bytes),
+        RUN(a_job_keeps_to_its_speed),
+        RUN(what_failed_and_stopped_a_job_is_done_when_it_goes_on),
+        RUN(a_job_reads_its_source_and_not_its_own_filter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
