@@ -30,7 +30,8 @@
  * submitted it ended) is carried out by a worker, and its result is the one told.
  *  8. A short transfer of a file that lies in memory is done by the call that submits it: the
  * kernel would hand it to a thread of its own, and waking that takes five times as long as copying.
- */
+ * Such completions never keep those of the kernel back: a wait that found nothing in the ring
+ * enters when the kernel holds something. */
 #include "util/engine/engine.h"
 
 #include <errno.h>
@@ -474,11 +475,13 @@ static int uring_wait(struct ash_engine *engine, uint64_t deadline_ns)
     uint64_t budget_ns = 0;
     bool woken = false, straight = false;
     int ret = uring_bind(engine);
+    bool shown; /* the ring had something: what else it holds back can wait until that is done */
     int count;
 
     if (ret < 0) {
         return ret;
     }
+    shown = ash_ring_ready(&uring->ring) > 0;
     count = collect(uring, &woken);
     fill(uring);
     if (!count && !woken && deadline_ns) {
@@ -486,8 +489,8 @@ static int uring_wait(struct ash_engine *engine, uint64_t deadline_ns)
         /* Submits and sleeps in one call. */
         straight = !budget_ns && !waits_for_entries(uring);
     }
-    if (!straight &&
-        (ash_ring_unsent(&uring->ring) || (!count && ash_ring_deferred_work(&uring->ring)))) {
+    if (!straight && (ash_ring_unsent(&uring->ring) ||
+                      ((!count || !shown) && ash_ring_deferred_work(&uring->ring)))) {
         ret = send_all(uring);
         count += collect(uring, &woken);
     }
