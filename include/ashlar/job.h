@@ -88,8 +88,10 @@ int ash_job_start(struct ash_loop *loop, const char *description, ash_job_event_
 int ash_job_start_sync(struct ash_loop *loop, const char *description, ash_job_event_fn *event,
                        void *event_opaque, struct ash_job **job, struct ash_error *error);
 
-/* Several jobs that succeed or fail together: a JSON array of descriptions. All are made, or none.
- * jobs: as many as the array has; each is a reference of the caller's. */
+/* Several jobs that begin at the same moment, while all guests of their disks are paused, and that
+ * succeed or fail together: a JSON array of descriptions. All are made, or none, and then no disk has
+ * changed. Actions that are over at once (snapshots, bitmaps) may be among them. `count` is the length
+ * of the array, or -EINVAL; jobs: so many, each a reference of the caller's. */
 int ash_job_start_all_sync(struct ash_loop *loop, const char *descriptions, ash_job_event_fn *event,
                            void *event_opaque, struct ash_job **jobs, uint32_t count,
                            struct ash_error *error);

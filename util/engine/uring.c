@@ -29,7 +29,7 @@
  * registered memory was taken back before the request was sent, -ECANCELED because the thread that
  * submitted it ended) is carried out by a worker, and its result is the one told.
  *  8. A short transfer of a file that lies in memory is done by the call that submits it: the
- * kernel would hand it to a thread of its own, and waking that takes five times as long as copying.
+ * kernel would hand it to a thread of its own, and waking that takes longer than copying.
  * Such completions never keep those of the kernel back: a wait that found nothing in the ring
  * enters when the kernel holds something. */
 #include "util/engine/engine.h"
