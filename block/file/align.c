@@ -13,8 +13,8 @@
 #include "block/file/file.h"
 #include "util/range.h"
 
-#define PROBE_BYTES 4096u
-#define ALIGNMENT_MAX (64u * 1024)
+#define PROBE_BYTES ((size_t)4096)
+#define ALIGNMENT_MAX ((size_t)64 * 1024)
 
 static const uint32_t candidates[] = {1, 512, 1024, 2048, PROBE_BYTES};
 

@@ -146,19 +146,19 @@ ASH_CO_FN static int extend_table(struct ash_node *node, uint64_t index)
     uint64_t per_cluster = s->cluster_bytes / 8;
     uint64_t old_count = table->count;
     /* Half as large again, and at least what the longer table needs to count itself. */
-    uint64_t clusters = ASH_MAX(index + 1, old_count + old_count / 2) / per_cluster + 2;
-    clusters = ASH_MIN(clusters, QCOW2_REFTABLE_BYTES_MAX >> s->cluster_bits);
+    uint64_t count = ASH_MAX(index + 1, old_count + old_count / 2) / per_cluster + 2;
+    count = ASH_MIN(count, QCOW2_REFTABLE_BYTES_MAX >> s->cluster_bits);
     uint64_t first;
-    if (index >= clusters * per_cluster) {
+    if (index >= count * per_cluster) {
         return -EFBIG;
     }
-    int ret = ash_qcow2_table_extend(table, clusters * per_cluster);
+    int ret = ash_qcow2_table_extend(table, count * per_cluster);
     if (ret < 0) {
         return ret;
     }
-    ret = take_run(node, clusters, &first);
+    ret = take_run(node, count, &first);
     if (ret == 0 &&
-        !ash_qcow2_metadata_add_range(&s->metadata, first, clusters, QCOW2_KIND_REFTABLE)) {
+        !ash_qcow2_metadata_add_range(&s->metadata, first, count, QCOW2_KIND_REFTABLE)) {
         ret = -ENOMEM;
     }
     if (ret < 0) {
