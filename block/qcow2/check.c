@@ -156,7 +156,11 @@ ASH_CO_FN static int check_l2_flags(struct qcow2_checking *checking,
 {
     const struct ash_qcow2_state *s = qcow2_state(checking->node);
     if (ash_qcow2_check_read(checking, offset, table, s->cluster_bytes) < 0) {
-        return 0; /* counted before */
+        /* Counting may have read it: its flags were not examined all the same. */
+        ash_qcow2_check_report(
+            checking, "ERROR: the flags of the L2 table at 0x%" PRIx64 " cannot be read", offset);
+        checking->check->check_errors++;
+        return 0;
     }
     bool changed = false;
     for (uint64_t i = 0; i < s->cluster_bytes / sizeof(uint64_t); i++) {

@@ -3,6 +3,7 @@
  * are mended. */
 #include "tests/unit/qcow2_disk.h"
 #include "block/driver.h"
+#include "block/qcow2/check.h"
 
 enum { CLUSTER = 4 * KIB };
 
@@ -114,7 +115,7 @@ QCOW2_TEST(a_compressed_cluster_counts_in_each_host_cluster_that_it_reaches_into
     assert_int_equal(check.corruptions + check.leaks, 0);
 }
 
-/* The read of the L2 table fails in the check, and only that. */
+/* One read of the L2 table fails in the check, and only that. */
 
 static int checked;
 
@@ -134,14 +135,22 @@ static void end_of_failure(void *opaque, const struct ash_sim_event *event)
     }
 }
 
-/* Has the read of the L2 table fail while `body` runs, and waits until it sets `checked`. */
-ASH_CO_FN static void fail_one_read(ash_co_fn *body)
+/* Has the nth read of the L2 table fail while `body` runs, and waits until it sets `checked`. */
+ASH_CO_FN static void fail_one_read(ash_co_fn *body, unsigned nth)
 {
-    ash_sim_hold(rig.world, "image", ASH_AIO_READ, l2_table(), CLUSTER);
+    uint64_t offset = l2_table();
+    ash_sim_hold(rig.world, "image", ASH_AIO_READ, offset, CLUSTER);
     checked = 1;
     assert_int_equal(ash_co_spawn(&rig.loop->sched, body, NULL), 0);
-    while (ash_sim_held(rig.world) == 0) {
-        ash_co_sleep(1 * MS);
+    for (unsigned i = 0; i < nth; i++) {
+        if (i > 0) {
+            ash_sim_release_all(rig.world);
+            ash_sim_hold(rig.world, "image", ASH_AIO_READ, offset, CLUSTER);
+        }
+        while (ash_sim_held(rig.world) == 0) {
+            assert_int_equal(checked, 1);
+            ash_co_sleep(1 * MS);
+        }
     }
     config.read_error_per_mille = 1000;
     ash_sim_world_configure(rig.world, &config);
@@ -160,7 +169,7 @@ QCOW2_TEST(nothing_is_repaired_while_something_cannot_be_read)
     uint64_t bytes = (uint64_t)ash_sim_file_bytes(rig.world, "image");
     uint8_t *before = g_malloc(bytes);
     assert_int_equal(ash_sim_file_read(rig.world, "image", 0, before, bytes), 0);
-    fail_one_read(check_body);
+    fail_one_read(check_body, 1);
     assert_true(check.check_errors > 0);
     assert_int_equal(check.leaks_fixed, 0);
     assert_int_equal(check.corruptions_fixed, 0);
@@ -171,6 +180,22 @@ QCOW2_TEST(nothing_is_repaired_while_something_cannot_be_read)
     assert_int_equal(check_image(0), 0);
     assert_int_equal(check.leaks, 1);
     assert_int_equal(check.corruptions, 0);
+}
+
+/* The references were counted; the second look, at the flags, fails. */
+QCOW2_TEST(flags_that_cannot_be_read_leave_the_image_marked)
+{
+    small_image();
+    poke64(72, peek64(72) | QCOW2_INCOMPATIBLE_CORRUPT);
+    fail_one_read(check_body, 2);
+    assert_int_equal(checked, 0);
+    assert_int_equal(check.check_errors, 1);
+    assert_int_equal(check.io_error, -EIO);
+    assert_true((peek64(72) & QCOW2_INCOMPATIBLE_CORRUPT) != 0);
+    assert_int_equal(check_image(ASH_CHECK_FIX_ERRORS), 0);
+    assert_int_equal(check.check_errors, 0);
+    assert_true((peek64(72) & QCOW2_INCOMPATIBLE_CORRUPT) == 0);
+    expect_sound(0);
 }
 
 static void open_body(void *opaque)
@@ -186,7 +211,7 @@ QCOW2_TEST(a_dirty_image_that_cannot_be_read_now_says_so_and_opens_later)
     assert_int_equal(write_bytes(0, 16 * CLUSTER, 1), 0);
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
     poke64(72, peek64(72) | QCOW2_INCOMPATIBLE_DIRTY);
-    fail_one_read(open_body);
+    fail_one_read(open_body, 1);
     assert_int_equal(checked, -EIO);
     assert_non_null(strstr(error.message, "a part of it cannot be read"));
     assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), 0);
@@ -254,6 +279,20 @@ QCOW2_TEST(what_is_being_given_back_is_no_leak)
     assert_int_equal(check.leaks + check.corruptions, 0);
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
     expect_sound(0);
+}
+
+/* Two bytes count the references to a cluster: more of them are refused, and not forgotten. */
+static void a_counter_of_references_that_is_full_stays_full(void **state)
+{
+    struct qcow2_refs refs;
+    (void)state;
+    ash_qcow2_refs_init(&refs);
+    for (unsigned i = 0; i < UINT16_MAX; i++) {
+        assert_int_equal(ash_qcow2_refs_add(&refs, 7), 0);
+    }
+    assert_int_equal(ash_qcow2_refs_add(&refs, 7), -EFBIG);
+    assert_int_equal(ash_qcow2_refs_get(&refs, 7), UINT16_MAX);
+    ash_qcow2_refs_clear(&refs);
 }
 
 /* --- a cut at every write of a repair --- */
@@ -350,6 +389,8 @@ int main(void)
         RUN(what_leads_outside_or_is_not_aligned_is_told_and_not_followed),
         RUN(a_compressed_cluster_counts_in_each_host_cluster_that_it_reaches_into),
         RUN(nothing_is_repaired_while_something_cannot_be_read),
+        cmocka_unit_test(a_counter_of_references_that_is_full_stays_full),
+        RUN(flags_that_cannot_be_read_leave_the_image_marked),
         RUN(a_dirty_image_that_cannot_be_read_now_says_so_and_opens_later),
         RUN(repairs_of_an_image_in_use_take_nothing_from_it),
         RUN(what_a_repair_counts_is_not_handed_out_afterwards),
