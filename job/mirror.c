@@ -103,37 +103,56 @@ ASH_CO_FN static int follow_length(struct ash_mirror_sweep *s)
     return ret;
 }
 
+/* One dirty range, under its lock. Bits first, then the data: what a guest changes meanwhile is
+ * dirty again when it ends. */
+ASH_CO_FN static int copy_dirty(struct ash_mirror_sweep *s, uint64_t offset, uint64_t bytes,
+                                bool *reading)
+{
+    ash_bitmap_reset(s->mirror->dirty, offset, bytes);
+    int ret = follow_length(s);
+    ret = ret < 0 ? ret : ash_copier_copy(s->copier, offset, bytes, reading);
+    if (ret < 0 && s->sweep.job != NULL) {
+        ash_bitmap_set(s->mirror->dirty, offset, bytes);
+    }
+    if (ret == 0 && s->sweep.job != NULL) {
+        ash_job_progress(s->sweep.job, bytes);
+    }
+    return ret;
+}
+
+/* What is still dirty of a range that was handed out: bits are reset only here, so the same range
+ * may have been handed out several times. */
 ASH_CO_FN static int mirror_copy(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes,
                                  bool *reading)
 {
     struct ash_mirror_sweep *s = ash_container_of(sweep, struct ash_mirror_sweep, sweep);
+    uint64_t cluster = s->copier->cluster_bytes;
+    uint64_t end = offset + bytes;
+    uint64_t found;
+    uint64_t length;
     struct ash_range_lock lock;
     *reading = false;
     int ret = ash_copier_begin(s->copier, &lock, offset, bytes);
     if (ret < 0) {
         return ret;
     }
-    if (sweep->job != NULL) {
-        /* Bits first, then the data: what a guest changes meanwhile is dirty again when it ends. */
-        ash_bitmap_reset(s->mirror->dirty, offset, bytes);
-        ret = follow_length(s);
-        ret = ret < 0 ? ret : ash_copier_copy(s->copier, offset, bytes, reading);
-        if (ret < 0 && sweep->job != NULL) {
-            ash_bitmap_set(s->mirror->dirty, offset, bytes);
-        }
+    while (ret == 0 && sweep->job != NULL && offset < end &&
+           ash_bitmap_next_dirty(s->mirror->dirty, offset, end, bytes, &found, &length)) {
+        offset = ash_align_down(found, cluster);
+        length = ash_align_up(found + length, cluster) - offset;
+        ret = copy_dirty(s, offset, length, reading);
+        offset += length;
     }
     ash_copier_end(s->copier, &lock);
     return ret;
 }
 
-/* The total is what was copied and what is still dirty: it grows while guests write. */
 static void mirror_done(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes, int ret)
 {
     (void)offset;
+    (void)bytes;
+    (void)ret;
     struct ash_mirror *m = ash_container_of(sweep, struct ash_mirror_sweep, sweep)->mirror;
-    if (ret == 0) {
-        ash_job_progress(&m->job, bytes);
-    }
     ash_job_progress_total(&m->job, atomic_load_explicit(&m->job.done_bytes, memory_order_relaxed) +
                                         sweep->bytes + ash_bitmap_dirty_bytes(m->dirty));
 }

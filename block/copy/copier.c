@@ -313,8 +313,11 @@ ASH_CO_FN static int stretch(struct ash_copier *copier, uint64_t at, uint64_t en
 int ash_copier_copy(struct ash_copier *copier, uint64_t offset, uint64_t bytes, bool *reading)
 {
     ash_assert(ash_is_aligned(offset, copier->cluster_bytes));
-    uint64_t end = ASH_MIN(offset + bytes, copier->source->child->size_bytes);
     *reading = false;
+    if (copier->forsaken) { /* since begin: the source may be gone */
+        return -ECANCELED;
+    }
+    uint64_t end = ASH_MIN(offset + bytes, copier->source->child->size_bytes);
     while (offset < end) {
         uint64_t length;
         enum what what = LEAVE;

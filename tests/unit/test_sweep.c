@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The sweep, with a kind of job whose ranges take as long as the test says: how much is in work at
+ * once, what a pause waits for, and what an end by force does not wait for. */
+#include "tests/unit/unit.h"
+#include "job/job.h"
+#include "job/sweep.h"
+#include "tests/unit/core_rig.h"
+
+enum { KIB = 1024, MIB = 1024 * 1024 };
+
+struct toy {
+    struct ash_job job;
+    struct toy_sweep *sweep;
+    uint64_t ranges;
+    uint64_t range_bytes;
+    bool forsakable;
+};
+
+struct toy_sweep {
+    struct ash_sweep sweep;
+    uint64_t ranges_left;
+    uint64_t range_bytes;
+};
+
+static struct {
+    uint32_t in_work;
+    uint32_t in_work_max;
+    uint64_t bytes;
+    uint64_t bytes_max;
+    uint64_t copied;
+    uint64_t done;
+    unsigned released;
+    bool held; /* ranges in work stay there */
+} seen;
+
+static const struct ash_option toy_options[] = {
+    ASH_OPTION_UINT("ranges", struct toy, ranges),
+    ASH_OPTION_SIZE("range-bytes", struct toy, range_bytes),
+    ASH_OPTION_BOOL("forsakable", struct toy, forsakable),
+    ASH_OPTION_END,
+};
+
+ASH_CO_FN static int toy_next(struct ash_sweep *sweep, uint64_t *offset, uint64_t *bytes)
+{
+    struct toy_sweep *toy = ash_container_of(sweep, struct toy_sweep, sweep);
+    *offset = 0;
+    *bytes = toy->ranges_left > 0 ? toy->range_bytes : 0;
+    toy->ranges_left -= toy->ranges_left > 0;
+    return 0;
+}
+
+ASH_CO_FN static int toy_copy(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes,
+                              bool *reading)
+{
+    (void)sweep;
+    (void)offset;
+    *reading = false;
+    seen.in_work++;
+    seen.bytes += bytes;
+    seen.in_work_max = ASH_MAX(seen.in_work_max, seen.in_work);
+    seen.bytes_max = ASH_MAX(seen.bytes_max, seen.bytes);
+    do {
+        ash_co_sleep(1000);
+    } while (seen.held);
+    seen.in_work--;
+    seen.bytes -= bytes;
+    seen.copied++;
+    return 0;
+}
+
+static void toy_done(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes, int ret)
+{
+    (void)sweep;
+    (void)offset;
+    (void)bytes;
+    (void)ret;
+    seen.done++;
+}
+
+ASH_CO_FN static void toy_release(struct ash_sweep *sweep)
+{
+    assert_int_equal(seen.in_work, 0);
+    seen.released++;
+    g_free(ash_container_of(sweep, struct toy_sweep, sweep));
+}
+
+static const struct ash_sweep_ops toy_sweep_ops = {
+    .next = toy_next,
+    .copy = toy_copy,
+    .done = toy_done,
+    .release = toy_release,
+};
+
+static struct toy *toy_of(struct ash_job *job)
+{
+    return ash_container_of(job, struct toy, job);
+}
+
+ASH_CO_FN static int toy_start(struct ash_job *job, struct ash_error *error)
+{
+    struct toy *toy = toy_of(job);
+    (void)error;
+    toy->sweep = g_new0(struct toy_sweep, 1);
+    toy->sweep->ranges_left = toy->ranges;
+    toy->sweep->range_bytes = toy->range_bytes;
+    ash_sweep_init(&toy->sweep->sweep, &toy_sweep_ops, job);
+    toy->sweep->sweep.forsakable = toy->forsakable;
+    return 0;
+}
+
+ASH_CO_FN static int toy_run(struct ash_job *job, struct ash_error *error)
+{
+    (void)error;
+    return ash_sweep_run(&toy_of(job)->sweep->sweep);
+}
+
+ASH_CO_FN static void toy_clean(struct ash_job *job)
+{
+    ash_sweep_drop(&toy_of(job)->sweep->sweep);
+}
+
+static const struct ash_job_driver toy_driver = {
+    .type = "toy",
+    .job_size = sizeof(struct toy),
+    .options = toy_options,
+    .start = toy_start,
+    .run = toy_run,
+    .clean = toy_clean,
+};
+
+/* In place of the library's. */
+const struct ash_job_driver *const ash_job_drivers[] = {&toy_driver, NULL};
+
+ASH_CO_FN static struct ash_job *start(struct core *core, uint64_t ranges, uint64_t range_bytes,
+                                       bool forsakable)
+{
+    struct ash_job *job;
+    memset(&seen, 0, sizeof(seen));
+    json_t *description =
+        json_pack("{s:s, s:s, s:I, s:I, s:b, s:b}", "type", "toy", "job-id", "toy", "ranges",
+                  (json_int_t)ranges, "range-bytes", (json_int_t)range_bytes, "forsakable",
+                  forsakable, "auto-dismiss", 0);
+    assert_int_equal(ash_co_job_start(core->loop, description, NULL, NULL, &job, NULL), 0);
+    json_decref(description);
+    return job;
+}
+
+/* For a while, in which all that can happen has happened. */
+ASH_CO_FN static void settle(void)
+{
+    for (unsigned i = 0; i < 50; i++) {
+        ash_co_sleep(1000);
+    }
+}
+
+ASH_CO_FN static int end(struct ash_job *job)
+{
+    for (unsigned i = 0; ash_job_state(job) != ASH_JOB_CONCLUDED; i++) {
+        assert_true(i < 100000);
+        ash_co_sleep(1000);
+    }
+    int ret = job->ret;
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_DISMISS, 0, NULL), 0);
+    ash_job_unref(job);
+    return ret;
+}
+
+CORE_TEST(so_many_ranges_and_bytes_are_in_work_and_no_more)
+{
+    (void)opaque;
+    assert_int_equal(end(start(core, 300, 64 * KIB, false)), 0);
+    assert_int_equal(seen.in_work_max, 16);
+    assert_int_equal(seen.done, 300);
+    assert_int_equal(end(start(core, 60, 8 * MIB, false)), 0);
+    assert_int_equal(seen.bytes_max, 64 * MIB);
+    assert_int_equal(seen.done, 60);
+    assert_int_equal(end(start(core, 3, 100 * MIB, false)), 0);
+    assert_int_equal(seen.in_work_max, 1);
+    assert_int_equal(seen.done, 3);
+}
+
+/* ranges: in work, held ........................ end
+ * job:                   pause   still running      paused   goes on */
+CORE_TEST(a_job_counts_as_paused_when_nothing_is_in_work_any_more)
+{
+    (void)opaque;
+    struct ash_job *job = start(core, 100, 64 * KIB, false);
+    seen.held = true;
+    settle();
+    assert_int_equal(seen.in_work, 16);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_PAUSE, 0, NULL), 0);
+    settle();
+    assert_int_equal(ash_job_state(job), ASH_JOB_RUNNING);
+    seen.held = false;
+    for (unsigned i = 0; ash_job_state(job) != ASH_JOB_PAUSED; i++) {
+        assert_true(i < 1000);
+        ash_co_sleep(100);
+    }
+    uint64_t copied = seen.copied;
+    assert_int_equal(seen.in_work, 0);
+    settle();
+    assert_int_equal(seen.copied, copied);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_RESUME, 0, NULL), 0);
+    assert_int_equal(end(job), 0);
+    assert_int_equal(seen.done, 100);
+}
+
+CORE_TEST(an_end_by_force_waits_for_ranges_that_cannot_be_forsaken)
+{
+    (void)opaque;
+    struct ash_job *job = start(core, 100, 64 * KIB, false);
+    seen.held = true;
+    settle();
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, NULL), 0);
+    settle();
+    assert_int_equal(ash_job_state(job), ASH_JOB_RUNNING);
+    seen.held = false;
+    assert_int_equal(end(job), -ECANCELED);
+    assert_int_equal(seen.released, 1);
+    assert_int_equal(seen.done, seen.copied);
+}
+
+CORE_TEST(ranges_that_were_forsaken_free_what_they_use_when_the_last_has_ended)
+{
+    (void)opaque;
+    struct ash_job *job = start(core, 100, 64 * KIB, true);
+    seen.held = true;
+    settle();
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, NULL), 0);
+    settle();
+    assert_int_equal(ash_job_state(job), ASH_JOB_CONCLUDED);
+    assert_int_equal(end(job), -ECANCELED);
+    assert_int_equal(seen.in_work, 16);
+    assert_int_equal(seen.released, 0);
+    seen.held = false;
+    settle();
+    assert_int_equal(seen.in_work, 0);
+    assert_int_equal(seen.released, 1);
+    assert_int_equal(seen.done, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(so_many_ranges_and_bytes_are_in_work_and_no_more),
+        cmocka_unit_test(a_job_counts_as_paused_when_nothing_is_in_work_any_more),
+        cmocka_unit_test(an_end_by_force_waits_for_ranges_that_cannot_be_forsaken),
+        cmocka_unit_test(ranges_that_were_forsaken_free_what_they_use_when_the_last_has_ended),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
