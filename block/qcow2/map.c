@@ -6,9 +6,9 @@
  * 2. prepare takes places for entries of one slice that need one, and links nothing. The refcounts
  * of the places are raised in memory when it returns.
  * 3. commit changes entries in memory. What they held before is dropped (drop.c).
- * 4. A preallocated zero cluster gets its own place back, and its fill is zero; unless I/O in flight
- * uses the place: a write from before it was made zero would land upon the fill. Then it gets a
- * fresh one. */
+ * 4. A preallocated zero cluster gets its own place back, and its fill is zero; unless I/O in
+ * flight uses the place: a write from before it was made zero would land upon the fill. Then it
+ * gets a fresh one. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -329,6 +329,20 @@ static uint64_t coded_entry(const struct ash_qcow2_state *s, const struct ash_pl
     return QCOW2_ENTRY_COMPRESSED | ((last >> 9) - (first >> 9)) << s->csize_shift | first;
 }
 
+/* What an entry that is invalid leads to is not given back: it may be a table. Who writes coded
+ * units, or several at once, has not looked at all of them. */
+ASH_CO_FN static int check_replaced(struct ash_node *node, const struct ash_table_slice *slice,
+                                    uint32_t index, uint64_t count)
+{
+    for (uint64_t i = 0; slice->suspect && i < count; i++) {
+        uint64_t old = qcow2_slice_entry(slice, index + i);
+        if (!ash_qcow2_entry_valid(qcow2_state(node), old)) {
+            return ash_qcow2_corrupt(node, "L2 entry 0x%" PRIx64 " is invalid", old);
+        }
+    }
+    return 0;
+}
+
 ASH_CO_FN static int commit(struct ash_node *node, struct ash_placement *placement)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
@@ -337,6 +351,7 @@ ASH_CO_FN static int commit(struct ash_node *node, struct ash_placement *placeme
     bool coded = placement->scratch[SCRATCH_KIND] == PLACE_CODED;
     uint64_t count = coded ? 1 : placement->scratch[SCRATCH_COUNT];
     int ret = ash_qcow2_l2_get_writable(node, placement->offset, &slice, &index);
+    ret = ret < 0 ? ret : check_replaced(node, slice, index, count);
     if (ret < 0) {
         return ret;
     }

@@ -281,6 +281,24 @@ QCOW2_TEST(what_is_being_given_back_is_no_leak)
     expect_sound(0);
 }
 
+/* An entry leads to the refcount block; who writes a coded unit does not read what it replaces. */
+QCOW2_TEST(a_compressed_write_gives_back_no_table)
+{
+    small_image();
+    poke64(l2_table() + 20 * 8, refblock() | QCOW2_ENTRY_COPIED);
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE, &disk, &error), 0);
+    memset(buffer, 3, CLUSTER);
+    struct iovec vec = {buffer, CLUSTER};
+    struct ash_io io = {.op = ASH_WRITE,
+                        .flags = ASH_IO_COMPRESS,
+                        .offset = 20 * CLUSTER,
+                        .bytes = CLUSTER,
+                        .iov = ash_iov_of(&vec, 1)};
+    assert_int_equal(ash_disk_io(disk, &io), -EIO);
+    assert_true(state_of()->corrupt);
+    (void)!ash_co_disk_close(disk, NULL);
+}
+
 /* Two bytes count the references to a cluster: more of them are refused, and not forgotten. */
 static void a_counter_of_references_that_is_full_stays_full(void **state)
 {
@@ -389,6 +407,7 @@ int main(void)
         RUN(what_leads_outside_or_is_not_aligned_is_told_and_not_followed),
         RUN(a_compressed_cluster_counts_in_each_host_cluster_that_it_reaches_into),
         RUN(nothing_is_repaired_while_something_cannot_be_read),
+        RUN(a_compressed_write_gives_back_no_table),
         cmocka_unit_test(a_counter_of_references_that_is_full_stays_full),
         RUN(flags_that_cannot_be_read_leave_the_image_marked),
         RUN(a_dirty_image_that_cannot_be_read_now_says_so_and_opens_later),
