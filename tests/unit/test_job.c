@@ -312,6 +312,31 @@ CORE_TEST(cancelling_a_job_that_waits_cancels_the_others)
     assert_int_equal(called.abort, 2);
 }
 
+ASH_CO_FN static void finalize(struct core *core, void *opaque)
+{
+    (void)core;
+    assert_int_equal(ash_co_job_control(opaque, ASH_JOB_FINALIZE, 0, NULL), 0);
+}
+
+/* finalize: prepares, yields ..................... commits
+ * cancel:                     is refused           */
+CORE_TEST(a_verb_is_refused_while_it_is_decided_how_a_job_ends)
+{
+    (void)opaque;
+    struct ash_job *job = in_state(core, ASH_JOB_PENDING);
+    memset(&called, 0, sizeof(called));
+    core_spawn(core, finalize, job);
+    while (called.prepare == 0) {
+        ash_co_reschedule();
+    }
+    assert_int_equal(ash_job_state(job), ASH_JOB_PENDING);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, NULL), -EPERM);
+    core_join(core);
+    assert_int_equal(called.commit, 1);
+    assert_int_equal(called.abort, 0);
+    assert_int_equal(end(job), 0);
+}
+
 CORE_TEST(descriptions_that_are_wrong_are_refused_and_leave_nothing)
 {
     (void)opaque;
@@ -365,6 +390,7 @@ int main(void)
         cmocka_unit_test(one_failure_aborts_the_whole_transaction),
         cmocka_unit_test(preparing_that_fails_aborts_the_whole_transaction),
         cmocka_unit_test(cancelling_a_job_that_waits_cancels_the_others),
+        cmocka_unit_test(a_verb_is_refused_while_it_is_decided_how_a_job_ends),
         cmocka_unit_test(descriptions_that_are_wrong_are_refused_and_leave_nothing),
         cmocka_unit_test(an_id_is_taken_until_its_job_is_dismissed),
     };
