@@ -4,6 +4,7 @@
 #include "tests/unit/sim_rig.h"
 
 #include <linux/falloc.h>
+#include <unistd.h>
 
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 
@@ -232,6 +233,37 @@ static void lack_of_space_hits_only_what_needs_space(void **state)
     rig_free(&rig);
 }
 
+static void an_aimed_fault_hits_the_nth_io_of_a_file(void **state)
+{
+    struct rig rig = plain_rig();
+    struct ash_file *a = do_open(&rig, "a");
+    struct ash_file *b = do_open(&rig, "b");
+    struct ash_file_status status;
+    uint8_t byte = 0;
+
+    (void)state;
+    fill(&rig, a, 0, 1, 512);
+    ash_sim_aim(rig.world, "a", 2, 3, -ENOSPC);
+    assert_int_equal(do_read(&rig, a, 0, &byte, 1), 1);
+    assert_int_equal(do_write(&rig, b, 0, &byte, 1), 1);
+    assert_int_equal(do_flush(&rig, a), 0);
+    assert_int_equal(do_status(&rig, a, NULL, &status), 0);
+    assert_int_equal(do_write(&rig, a, 0, "no", 2), -ENOSPC);
+    assert_int_equal(do_seek(&rig, a, SEEK_DATA, 0), -ENOSPC);
+    assert_int_equal(do_truncate(&rig, a, 1000), -ENOSPC);
+    assert_int_equal(ash_sim_file_bytes(rig.world, "a"), 512);
+    assert_int_equal(sector_value(&rig, "a", 0), 1);
+    assert_int_equal(do_flush(&rig, a), 0);
+    ash_sim_aim(rig.world, "a", 0, UINT64_MAX, -EIO);
+    assert_int_equal(do_allocate(&rig, a, PUNCH, 0, 512), -EIO);
+    assert_int_equal(do_copy(&rig, a, 0, b, 0, 512), -EIO);
+    ash_sim_aim(rig.world, NULL, 0, 0, 0);
+    assert_int_equal(do_copy(&rig, a, 0, b, 0, 512), 512);
+    do_close(&rig, a);
+    do_close(&rig, b);
+    rig_free(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +277,7 @@ int main(void)
         cmocka_unit_test(copies_stop_where_space_ends),
         cmocka_unit_test(writes_that_find_no_space_leave_the_length),
         cmocka_unit_test(lack_of_space_hits_only_what_needs_space),
+        cmocka_unit_test(an_aimed_fault_hits_the_nth_io_of_a_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -121,6 +121,12 @@ void ash_sim_hold(struct ash_sim_world *, const char *path, int op, uint64_t off
 void ash_sim_release_all(struct ash_sim_world *);
 uint32_t ash_sim_held(const struct ash_sim_world *);
 
+/* Aims faults: of the reads, writes, flushes, allocations, truncates, seeks and copies of the file
+ * that are submitted from now on, the first `skip` pass, and the next `count` (UINT64_MAX: all) end
+ * with the error and are not carried out. One aim at a time; a count of 0 takes it back. */
+void ash_sim_aim(struct ash_sim_world *, const char *path, uint64_t skip, uint64_t count,
+                 int error);
+
 /* A hash over everything the engine did, for comparing runs. */
 uint64_t ash_sim_trace_hash(const struct ash_sim_world *);
 

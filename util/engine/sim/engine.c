@@ -6,6 +6,7 @@
  *                 | its instant has come: carried out
  *                 +-> completed at once (metadata, flush, work)
  *                 +-> heap or held, SIM_STAGE_COMPLETE -> completed
+ *   What a fault is aimed at goes to the heap in SIM_STAGE_COMPLETE at once.
  *
  * Invariants:
  *  1. A request in flight is exactly once in the heap or in world->held; a poll is in sim->polls,
@@ -119,17 +120,19 @@ static bool has_range(const struct ash_aio *aio)
            aio->op == ASH_AIO_COPY || aio->op == ASH_AIO_LOCK;
 }
 
+static bool is_of(const struct ash_aio *aio, const char *path)
+{
+    const char *of = aio->path;
+
+    if (aio->file && aio->op != ASH_AIO_OPEN) {
+        of = ash_sim_file_of(aio->file)->inode->path;
+    }
+    return of && strcmp(of, path) == 0;
+}
+
 static bool hold_matches(const struct sim_hold *hold, const struct ash_aio *aio)
 {
-    const char *path = aio->path;
-
-    if (aio->op != hold->op) {
-        return false;
-    }
-    if (aio->file && aio->op != ASH_AIO_OPEN) {
-        path = ash_sim_file_of(aio->file)->inode->path;
-    }
-    if (!path || strcmp(path, hold->path)) {
+    if (aio->op != hold->op || !is_of(aio, hold->path)) {
         return false;
     }
     return !has_range(aio) || (aio->offset < hold->offset + hold->bytes &&
@@ -149,6 +152,23 @@ static bool is_held(const struct ash_sim_world *world, const struct ash_aio *aio
     return false;
 }
 
+/* Whether a fault was aimed at it. */
+static bool is_hit(struct ash_sim_world *world, const struct ash_aio *aio)
+{
+    bool counts = ash_sim_is_mutation(aio) || aio->op == ASH_AIO_READ || aio->op == ASH_AIO_SEEK;
+
+    if (!counts || world->aim_path == NULL || !is_of(aio, world->aim_path)) {
+        return false;
+    }
+    if (world->aim_skip > 0) {
+        world->aim_skip--;
+        return false;
+    }
+    bool hit = world->aim_count > 0;
+    world->aim_count -= hit && world->aim_count != UINT64_MAX;
+    return hit;
+}
+
 static void sim_submit(struct ash_engine *engine, struct ash_aio *aio)
 {
     struct sim_engine *sim = sim_of(engine);
@@ -163,6 +183,10 @@ static void sim_submit(struct ash_engine *engine, struct ash_aio *aio)
     bool disk = !ash_sim_needs_no_power(aio);
     if (disk && world->power_is_cut) {
         complete_later(sim, request, -EIO);
+    } else if (is_hit(world, aio)) {
+        request->stage = SIM_STAGE_COMPLETE;
+        request->result = world->aim_error;
+        schedule(sim, request);
     } else if (is_held(world, aio)) {
         hold(world, request);
     } else if (disk && ash_prng_chance(&world->prng, world->config.stall_per_mille)) {
@@ -348,6 +372,17 @@ void ash_sim_release_all(struct ash_sim_world *world)
         world->held_count--;
         schedule(world->engine, request);
     }
+}
+
+void ash_sim_aim(struct ash_sim_world *world, const char *path, uint64_t skip, uint64_t count,
+                 int error)
+{
+    ash_assert(error < 0 || count == 0);
+    g_free(world->aim_path);
+    world->aim_path = count > 0 ? g_strdup(path) : NULL;
+    world->aim_skip = skip;
+    world->aim_count = count;
+    world->aim_error = error;
 }
 
 uint32_t ash_sim_held(const struct ash_sim_world *world)

@@ -170,6 +170,11 @@ struct ash_sim_world {
     struct ash_list held;
     uint32_t held_count;
 
+    char *aim_path; /* NULL: no faults are aimed */
+    uint64_t aim_skip;
+    uint64_t aim_count;
+    int aim_error;
+
     uint64_t trace_hash;
     void (*observer)(void *opaque, const struct ash_sim_event *event);
     void *observer_opaque;

@@ -67,6 +67,7 @@ void ash_sim_world_free(struct ash_sim_world *world)
     }
     ash_assert(world->allocated_pages == 0);
     ash_sim_pools_free(world);
+    g_free(world->aim_path);
     g_free(world);
 }
 
