@@ -581,6 +581,11 @@ ASH_CO_FN static int wait_for_end(struct backup *b)
     return ret;
 }
 
+ASH_CO_FN static int flush_target(struct ash_sweep *sweep)
+{
+    return ash_copier_flush(ash_container_of(sweep, struct backup_sweep, sweep)->copier);
+}
+
 ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
 {
     struct backup *b = backup_of(job);
@@ -606,7 +611,7 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
                                b->source->filename);
     }
     if (ret == 0) {
-        ret = ash_copier_flush(b->sweep->copier);
+        ret = ash_sweep_step(sweep, flush_target);
     }
     if (ret < 0 && ret != -ECANCELED) {
         ash_error_errno(error, ret, "Backing up '%s' to '%s' failed", b->source->filename,

@@ -98,15 +98,12 @@ ASH_CO_FN static int commit_next(struct ash_sweep *sweep, uint64_t *offset, uint
         bool decided;
         int ret = ash_copier_lookup(s->copier, c->base, s->position, end - s->position, &same_bytes,
                                     &decided);
-        if (ret < 0) {
-            return ret;
-        }
-        if (decided) {
+        if (ret < 0 || decided) {
             uint64_t piece = ASH_MAX(PIECE_BYTES, s->copier->cluster_bytes);
             *offset = ash_align_down(s->position, s->copier->cluster_bytes);
             s->position = ASH_MIN(ash_align_down(s->position, piece) + piece, end);
             *bytes = s->position - *offset;
-            return 0;
+            return ret;
         }
         s->position += same_bytes;
         ash_job_progress(&c->job, same_bytes);
@@ -287,8 +284,9 @@ ASH_CO_FN static int commit_start(struct ash_job *job, struct ash_error *error)
 
 /* Where the images above base end and the overlay goes on, the overlay reads zeroes: so must base.
  */
-ASH_CO_FN static int clear_beyond_top(struct commit *c)
+ASH_CO_FN static int clear_beyond_top(struct ash_sweep *sweep)
 {
+    const struct commit *c = ash_container_of(sweep, struct commit_sweep, sweep)->commit;
     uint64_t from = c->top->size_bytes;
     uint64_t end = c->base->size_bytes;
     struct ash_copier *copier = c->sweep->copier;
@@ -301,24 +299,38 @@ ASH_CO_FN static int clear_beyond_top(struct commit *c)
     return ret;
 }
 
+/* Base is made as long as what it is to hold. */
+ASH_CO_FN static int fit_base(struct ash_sweep *sweep)
+{
+    struct commit_sweep *s = ash_container_of(sweep, struct commit_sweep, sweep);
+    ash_user_enter(&s->copier->target_user);
+    int ret =
+        ash_job_fit_target(s->copier->target, s->commit->top->size_bytes, &s->commit->job.error);
+    ash_user_leave(&s->copier->target_user);
+    return ret;
+}
+
+ASH_CO_FN static int flush_base(struct ash_sweep *sweep)
+{
+    return ash_copier_flush(ash_container_of(sweep, struct commit_sweep, sweep)->copier);
+}
+
 ASH_CO_FN static int commit_run(struct ash_job *job, struct ash_error *error)
 {
     struct commit *c = commit_of(job);
-    struct ash_copier *copier = c->sweep->copier;
+    struct ash_sweep *sweep = &c->sweep->sweep;
     ash_job_progress_total(job, end_of(c));
-    ash_user_enter(&copier->target_user);
-    int ret = ash_job_fit_target(copier->target, c->top->size_bytes, error);
-    ash_user_leave(&copier->target_user);
+    int ret = ash_sweep_step(sweep, fit_base);
     if (ret < 0) {
         return ret;
     }
-    ret = ash_sweep_run(&c->sweep->sweep);
-    ret = ret < 0 ? ret : c->sweep->sweep.ignored;
+    ret = ash_sweep_run(sweep);
+    ret = ret < 0 ? ret : sweep->ignored;
     if (ret == 0) {
-        ret = clear_beyond_top(c);
+        ret = ash_sweep_step(sweep, clear_beyond_top);
     }
     if (ret == 0) {
-        ret = ash_copier_flush(copier);
+        ret = ash_sweep_step(sweep, flush_base);
     }
     if (ret < 0 && ret != -ECANCELED) {
         ash_error_errno(error, ret, "Committing '%s' to '%s' failed", c->top->filename,

@@ -322,10 +322,19 @@ ASH_CO_FN static int mark_above(struct ash_mirror *m, const struct ash_node *bas
     for (uint64_t at = 0, same = 0; at < size; at += same) {
         bool decided;
         int ret = ash_job_pause_point(&m->job, 0, NULL, NULL);
-        ret = ret < 0 ? ret
-                      : ash_copier_lookup(m->sweep->copier, base, at, size - at, &same, &decided);
         if (ret < 0) {
             return ret;
+        }
+        ret = ash_copier_lookup(m->sweep->copier, base, at, size - at, &same, &decided);
+        if (ret < 0) {
+            enum ash_on_error policy = (enum ash_on_error)m->on_source_error;
+            policy = ash_job_io_error(&m->job, policy, ret);
+            if (policy == ASH_ON_ERROR_REPORT) {
+                return ret;
+            }
+            /* Whoever copies it will look at it again. */
+            decided = policy == ASH_ON_ERROR_IGNORE;
+            same = decided ? ASH_MIN(size - at, PIECE_BYTES) : 0;
         }
         if (decided) {
             ash_bitmap_set(m->dirty, at, same);
@@ -359,16 +368,39 @@ ASH_CO_FN static int mark(struct ash_mirror *m, struct ash_error *error)
     return 0;
 }
 
-ASH_CO_FN static int flush(struct ash_mirror *m, struct ash_error *error)
+/* Steps at the target; what they say goes into the job's error. */
+ASH_CO_FN static int flush_target(struct ash_sweep *sweep)
 {
+    struct ash_mirror *m = ash_container_of(sweep, struct ash_mirror_sweep, sweep)->mirror;
     int ret = ash_copier_flush(m->sweep->copier);
-    return ret < 0 ? ash_error_errno(error, ret, "Flushing '%s' failed", m->target->filename) : 0;
+    return ret < 0
+               ? ash_error_errno(&m->job.error, ret, "Flushing '%s' failed", m->target->filename)
+               : 0;
+}
+
+ASH_CO_FN static int fit_target(struct ash_sweep *sweep)
+{
+    struct ash_mirror *m = ash_container_of(sweep, struct ash_mirror_sweep, sweep)->mirror;
+    return ash_job_fit_target(m->sweep->copier->target, m->source->size_bytes, &m->job.error);
+}
+
+/* The users' disk keeps its length. Of a base that is what it has beyond that the chain did not
+ * show; another target that cannot be made shorter stays as it is. */
+ASH_CO_FN static int cut_target(struct ash_sweep *sweep)
+{
+    struct ash_mirror *m = ash_container_of(sweep, struct ash_mirror_sweep, sweep)->mirror;
+    struct ash_copier *copier = m->sweep->copier;
+    ash_user_begin(&copier->target_user);
+    int ret =
+        ash_job_cut_target(copier->target, m->source->size_bytes, m->base != NULL, &m->job.error);
+    ash_user_leave(&copier->target_user);
+    return ret;
 }
 
 /* Copies until nothing is dirty; and what the source has grown. */
 ASH_CO_FN static int catch_up(struct ash_mirror *m, struct ash_error *error)
 {
-    int ret = ash_job_fit_target(m->sweep->copier->target, m->source->size_bytes, error);
+    int ret = ash_sweep_step(&m->sweep->sweep, fit_target);
     if (ret == 0) {
         ret = ash_sweep_run(&m->sweep->sweep);
         if (ret < 0 && ret != -ECANCELED) {
@@ -392,28 +424,56 @@ ASH_CO_FN static int keep_up(struct ash_mirror *m, struct ash_error *error)
     return ret;
 }
 
-/* Pauses the users and copies the rest. */
-ASH_CO_FN static int finish(struct ash_mirror *m, struct ash_error *error)
+/* Copies the rest while the users are paused. They go on when that fails. */
+ASH_CO_FN static int copy_rest(struct ash_mirror *m, struct ash_error *error)
 {
-    int ret = 0;
-    for (unsigned round = 0; ret == 0 && round < ROUNDS_MAX; round++) {
-        if (ash_bitmap_dirty_bytes(m->dirty) <= REST_BYTES) {
-            break;
-        }
-        ret = catch_up(m, error);
-    }
-    if (ret < 0) {
-        return ret;
-    }
-    ret = ash_pause_begin(&m->pause, m->job.loop, &m->source, 1, UINT64_MAX);
-    ash_assert(ret == 0);
+    struct ash_mirror_sweep *s = m->sweep;
+    int ret = ash_pause_begin(&m->pause, m->job.loop, &m->source, 1, UINT64_MAX);
+    ash_assert(ret == 0); /* without a deadline it does not expire */
     m->paused = true;
-    m->sweep->copier->through_gates = true;
+    s->copier->through_gates = true;
+    s->sweep.hasty = true;
     ret = catch_up(m, error);
     if (ret == 0 && m->base == NULL) { /* who commits keeps what base has beyond */
-        ret = ash_job_cut_target(m->sweep->copier->target, m->source->size_bytes, error);
+        ret = ash_sweep_step(&s->sweep, cut_target);
     }
-    return ret < 0 ? ret : flush(m, error);
+    if (ret == 0) {
+        ret = ash_sweep_step(&s->sweep, flush_target);
+    }
+    s->sweep.hasty = false;
+    if (ret < 0) {
+        s->copier->through_gates = false;
+        ash_pause_end(&m->pause);
+        m->paused = false;
+    }
+    return ret;
+}
+
+/* Copies until little is dirty, and then, while the users are paused, the rest. When that fails the
+ * policy decides whether it is tried again. */
+ASH_CO_FN static int finish(struct ash_mirror *m, struct ash_error *error)
+{
+    struct ash_sweep *sweep = &m->sweep->sweep;
+    for (;;) {
+        int ret = 0;
+        for (unsigned round = 0; ret == 0 && round < ROUNDS_MAX; round++) {
+            if (ash_bitmap_dirty_bytes(m->dirty) <= REST_BYTES) {
+                break;
+            }
+            ret = catch_up(m, error);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+        ret = copy_rest(m, error);
+        if (ret == 0 || ret == -ECANCELED || !ash_sweep_goes_on(sweep, ret)) {
+            return ret;
+        }
+        ret = ash_job_pause_point(&m->job, 0, NULL, NULL);
+        if (ret < 0) {
+            return ret;
+        }
+    }
 }
 
 int ash_mirror_run(struct ash_job *job, struct ash_error *error)
@@ -425,7 +485,7 @@ int ash_mirror_run(struct ash_job *job, struct ash_error *error)
         ret = catch_up(m, error);
     }
     if (ret == 0) {
-        ret = flush(m, error);
+        ret = ash_sweep_step(&m->sweep->sweep, flush_target);
     }
     if (ret == 0) {
         m->was_ready = true;
@@ -439,20 +499,6 @@ int ash_mirror_run(struct ash_job *job, struct ash_error *error)
 }
 
 /* --- the end --- */
-
-/* The users' disk keeps its length. What a base has beyond that the chain did not show. */
-ASH_CO_FN static int cut_target(struct ash_mirror *m, struct ash_error *error)
-{
-    struct ash_copier *copier = m->sweep->copier;
-    uint64_t bytes = m->source->size_bytes;
-    if (m->target->size_bytes <= bytes) {
-        return 0;
-    }
-    ash_user_begin(&copier->target_user);
-    int ret = ash_edge_resize(copier->target, bytes, ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF, error);
-    ash_user_leave(&copier->target_user);
-    return ret;
-}
 
 /* Leads the users of what is replaced to the target. */
 int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
@@ -468,7 +514,7 @@ int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
             return ret;
         }
     }
-    int ret = m->base != NULL ? cut_target(m, error) : 0;
+    int ret = m->base != NULL ? cut_target(&m->sweep->sweep) : 0; /* into the job's error */
     if (ret < 0) {
         return ret;
     }

@@ -86,15 +86,12 @@ ASH_CO_FN static int stream_next(struct ash_sweep *sweep, uint64_t *offset, uint
         int ret = ash_map_lacks(s->top, s->base, s->position, s->top->size_bytes - s->position,
                                 &same_bytes, &lack);
         ash_user_leave(&s->user);
-        if (ret < 0) {
-            return ret;
-        }
-        if (lack != ASH_LACKS_NOTHING) {
+        if (ret < 0 || lack != ASH_LACKS_NOTHING) {
             uint64_t end = ash_align_down(s->position, PIECE_BYTES) + PIECE_BYTES;
             *offset = s->position;
             *bytes = ASH_MIN(end, s->top->size_bytes) - s->position;
             s->position += *bytes;
-            return 0;
+            return ret;
         }
         s->position += same_bytes;
         ash_job_progress(&s->job, same_bytes);

@@ -37,10 +37,22 @@ ASH_CO_FN static void unref(struct ash_sweep *sweep)
     }
 }
 
+static void end_with(struct ash_sweep *sweep, int ret, bool reading)
+{
+    if (sweep->ret == 0) {
+        sweep->ret = ret;
+        sweep->reading = reading;
+    }
+}
+
 /* What becomes of a range that failed. True: it is kept, to be tried again. */
 static bool failed(struct ash_sweep *sweep, struct range *range, int ret, bool reading)
 {
     enum ash_on_error policy = reading ? sweep->on_source_error : sweep->on_target_error;
+    if (sweep->hasty) {
+        end_with(sweep, ret, reading);
+        return false;
+    }
     switch (ash_job_io_error(sweep->job, policy, ret)) {
     case ASH_ON_ERROR_STOP:
         if (sweep->remembers) {
@@ -53,7 +65,7 @@ static bool failed(struct ash_sweep *sweep, struct range *range, int ret, bool r
         sweep->ignored = sweep->ignored == 0 ? ret : sweep->ignored;
         return false;
     default:
-        sweep->ret = sweep->ret == 0 ? ret : sweep->ret;
+        end_with(sweep, ret, reading);
         return false;
     }
 }
@@ -103,7 +115,8 @@ ASH_CO_FN static void quiet(void *opaque)
     }
 }
 
-/* A range to be tried again, or a fresh one; NULL and 0: none at present. */
+/* A range to be tried again, or a fresh one; NULL and 0: none at present. 1: one
+ * could not be looked at, and there may be more. */
 ASH_CO_FN static int take(struct ash_sweep *sweep, struct range **range)
 {
     *range = NULL;
@@ -115,11 +128,19 @@ ASH_CO_FN static int take(struct ash_sweep *sweep, struct range **range)
     uint64_t offset = 0;
     uint64_t bytes = 0;
     int ret = sweep->ops->next(sweep, &offset, &bytes);
-    if (ret == 0 && bytes > 0) {
-        *range = g_new0(struct range, 1);
-        **range = (struct range){.sweep = sweep, .offset = offset, .bytes = bytes};
+    if (bytes == 0) {
+        return ret;
     }
-    return ret;
+    struct range *next = g_new0(struct range, 1);
+    *next = (struct range){.sweep = sweep, .offset = offset, .bytes = bytes};
+    if (ret == 0) {
+        *range = next;
+        return 0;
+    }
+    if (!failed(sweep, next, ret, true)) {
+        g_free(next);
+    }
+    return 1;
 }
 
 static bool full(const struct ash_sweep *sweep, uint64_t bytes)
@@ -189,6 +210,9 @@ int ash_sweep_run(struct ash_sweep *sweep)
         if (ret < 0) {
             break;
         }
+        if (ret > 0) {
+            continue;
+        }
         if (range != NULL) {
             ret = hand_out(sweep, range);
             if (ret < 0) {
@@ -204,6 +228,37 @@ int ash_sweep_run(struct ash_sweep *sweep)
         settle(sweep);
     }
     return ret < 0 ? ret : sweep->ret;
+}
+
+int ash_sweep_step(struct ash_sweep *sweep, ASH_CO_PTR int (*step)(struct ash_sweep *sweep))
+{
+    struct ash_job *job = sweep->job;
+    for (;;) {
+        int ret = step(sweep);
+        if (ret == 0 || sweep->hasty ||
+            ash_job_io_error(job, sweep->on_target_error, ret) != ASH_ON_ERROR_STOP) {
+            return ret;
+        }
+        ret = ash_job_pause_point(job, 0, quiet, sweep);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+}
+
+bool ash_sweep_goes_on(struct ash_sweep *sweep, int ret)
+{
+    bool copying = sweep->ret < 0;
+    enum ash_on_error policy = sweep->reading ? sweep->on_source_error : sweep->on_target_error;
+    policy = ash_job_io_error(sweep->job, policy, ret);
+    sweep->ret = 0;
+    sweep->reading = false;
+    if (copying && policy == ASH_ON_ERROR_IGNORE) {
+        sweep->resume_ns = ash_loop_now(sweep->loop) + RETRY_NS;
+        rest(sweep);
+        return true;
+    }
+    return policy == ASH_ON_ERROR_STOP;
 }
 
 void ash_sweep_drop(struct ash_sweep *sweep)

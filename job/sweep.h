@@ -16,8 +16,9 @@
 struct ash_sweep;
 
 struct ash_sweep_ops {
-    /* The next range; *bytes 0: there is none at present. 0 or a negative errno, which ends the
-     * sweep. May yield. */
+    /* The next range; *bytes 0: there is none at present. 0 or a negative errno. With a range, the
+     * error is one of looking at it, and it counts as a range whose copy failed; without, it ends
+     * the sweep. May yield. */
     ASH_CO_PTR int (*next)(struct ash_sweep *sweep, uint64_t *offset, uint64_t *bytes);
     /* Works on a range, in a coroutine of its own. 0 or a negative errno, and *reading says whether
      * the source or the target failed. */
@@ -38,6 +39,7 @@ struct ash_sweep {
     enum ash_on_error on_target_error;
     bool forsakable;
     bool remembers; /* next() finds again what failed */
+    bool hasty;     /* users wait: an error ends the run, and its policy is the caller's business */
     uint32_t tasks_max;
     uint64_t bytes_max;
 
@@ -46,6 +48,7 @@ struct ash_sweep {
     uint64_t bytes;
     struct ash_list again; /* ranges to be tried once more */
     int ret;               /* the first error that ends it */
+    bool reading;          /* it was one of the source */
     int ignored;           /* the first error that was ignored */
     uint64_t resume_ns;    /* nothing is handed out before: an error was ignored */
 };
@@ -55,6 +58,15 @@ void ash_sweep_init(struct ash_sweep *sweep, const struct ash_sweep_ops *ops, st
 /* Until there is no range left, none is in work, and none is to be tried again. 0, -ECANCELED, or
  * the error that a policy reports. May be called again. */
 ASH_CO_FN int ash_sweep_run(struct ash_sweep *sweep);
+
+/* Does a step at the target that can be done again, as often as the policy wants. 0, -ECANCELED, or
+ * the error. */
+ASH_CO_FN int ash_sweep_step(struct ash_sweep *sweep,
+                             ASH_CO_PTR int (*step)(struct ash_sweep *sweep));
+
+/* After a run or a step that was hasty and failed: applies the policy. True: it is to be done
+ * again, after the next pause point. Rests as after any error that is ignored. */
+ASH_CO_FN bool ash_sweep_goes_on(struct ash_sweep *sweep, int ret);
 
 /* The job lets go. The sweep is freed, or will be by the last range in work. */
 ASH_CO_FN void ash_sweep_drop(struct ash_sweep *sweep);

@@ -41,11 +41,11 @@ int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct ash_error
     return target->child->size_bytes >= bytes ? 0 : ret; /* another copy may have come first */
 }
 
-int ash_job_cut_target(struct ash_edge *target, uint64_t bytes, struct ash_error *error)
+int ash_job_cut_target(struct ash_edge *target, uint64_t bytes, bool must, struct ash_error *error)
 {
-    if (target->child->size_bytes <= bytes || target->child->driver->resize == NULL) {
+    if (target->child->size_bytes <= bytes) {
         return 0;
     }
     int ret = ash_edge_resize(target, bytes, ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF, error);
-    return ret == -ENOTSUP ? 0 : ret; /* a device */
+    return ret == -ENOTSUP && !must ? 0 : ret;
 }
