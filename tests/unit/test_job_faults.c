@@ -589,7 +589,7 @@ static struct trial trial_of(uint64_t number)
 static uint64_t every(void)
 {
     const char *text = getenv("EVERY");
-    return text != NULL ? strtoull(text, NULL, 10) : 1000 / fewer_if_sanitized(100);
+    return text != NULL ? strtoull(text, NULL, 10) : 1000 / fewer_if_sanitized(333);
 }
 
 /* All combinations at each `every`th I/O to the file, each beginning with another. */
