@@ -12,13 +12,16 @@
  *
  * Invariants:
  *  1. The users are led over while they are paused, all of a transaction's or none.
- *  2. The overlay's header names the image before any user stands on the overlay. */
+ *  2. The overlay's header names the image before any user stands on the overlay.
+ *  3. What was written to the image is stable before that, too: a flush of the users reaches the
+ *     overlay and no image below it. */
 #include <errno.h>
 #include <glib.h>
 #include <string.h>
 #include "block/graph/graft.h"
 #include "block/graph/open.h"
 #include "block/image/image.h"
+#include "block/map/ops.h"
 #include "job/chain.h"
 #include "job/job.h"
 #include "util/assert.h"
@@ -181,8 +184,13 @@ ASH_CO_FN static int snapshot_begin(struct ash_job *job, struct ash_error *error
         ret = ash_error_set(error, -EINVAL, "'%s' and '%s' are not of the same length",
                             s->overlay->filename, s->node->filename);
     }
-    ret = ret < 0 ? ret : ash_graft_put_overlay(s->node, s->overlay, error);
-    return ret;
+    if (ret == 0 && ash_node_writable(s->node)) {
+        ret = ash_map_flush(s->node);
+        if (ret < 0) {
+            ash_error_errno(error, ret, "Flushing '%s' failed", s->node->filename);
+        }
+    }
+    return ret < 0 ? ret : ash_graft_put_overlay(s->node, s->overlay, error);
 }
 
 ASH_CO_FN static void snapshot_unbegin(struct ash_job *job)

@@ -2,6 +2,7 @@
 /* Live snapshots: of several disks at one moment, with what happens to bitmaps at the same, and all
  * or nothing of it. */
 #include "tests/unit/unit.h"
+#include <errno.h>
 #include "block/bitmap/bitmap.h"
 #include "block/graph/block.h"
 #include "block/image/image.h"
@@ -179,11 +180,43 @@ static void an_overlay_that_is_in_use_is_refused(void **state)
     core_down(&core);
 }
 
+/* The guests' flushes will reach the overlay, and no longer the image. */
+ASH_CO_FN static void unstable_body(struct core *core, void *opaque)
+{
+    (void)opaque;
+    struct ash_disk *disk = new_disk(core, images[0]);
+    struct ash_job *job;
+    uint8_t sector[512] = {1};
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    json_t *description = json_pack("{s:s, s:s, s:{s:s, s:[{s:s, s:i}], s:{s:s, s:s}}}", "driver",
+                                    "qcow2", "node-name", images[0], "file", "driver", "fault",
+                                    "inject-error", "iotype", "flush", "errno", EIO, "file",
+                                    "driver", "file", "filename", core_file(core, images[0], -1));
+    assert_int_equal(ash_co_disk_open(core->loop, description, ASH_NODE_WRITE, &disk, NULL), 0);
+    json_decref(description);
+    assert_int_equal(ash_disk_write(disk, 0, sector, sizeof(sector), 0), 0);
+    description = describe(core, 0);
+    assert_int_equal(ash_co_job_start(core->loop, description, NULL, NULL, &job, NULL), -EIO);
+    json_decref(description);
+    assert_string_equal(ash_disk_node(disk)->name, images[0]);
+    assert_int_equal(ash_co_disk_close(disk, NULL), -EIO);
+}
+
+static void an_image_that_cannot_be_flushed_gets_no_overlay(void **state)
+{
+    struct core core;
+    (void)state;
+    core_up(&core, core_first_seed());
+    core_run(&core, unstable_body, NULL);
+    core_down(&core);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(snapshots_of_a_transaction_are_of_one_moment),
         cmocka_unit_test(an_overlay_that_is_in_use_is_refused),
+        cmocka_unit_test(an_image_that_cannot_be_flushed_gets_no_overlay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
