@@ -184,10 +184,11 @@ struct ash_driver {
 
     void (*limits)(const struct ash_node *node, struct ash_limits *limits);
 
-    /* Rights on a child, from the union of the parents' needs and the intersection of what they
-     * allow. Missing: the rule for the kind and role. */
-    void (*rights)(const struct ash_node *node, enum ash_role role, uint32_t parent_needs,
-                   uint32_t parent_allows, uint32_t *needs, uint32_t *allows);
+    /* Rights on a child, from the flags that the node has or is to have, the union of the parents'
+     * needs, and the intersection of what they allow. Missing: the rule for the kind and role. */
+    void (*rights)(const struct ash_node *node, uint32_t flags, enum ash_role role,
+                   uint32_t parent_needs, uint32_t parent_allows, uint32_t *needs,
+                   uint32_t *allows);
     /* Protocols: takes and lets go the locks of other processes for the rights held now (needs) and
      * denied to others (~allows). Called in a plan's prepare with the wider set of old and new, then
      * in commit with the new set, which only lets go. */

@@ -38,11 +38,13 @@ static const struct ash_option cor_options[] = {
 };
 
 /* Besides what those above need: writing what is there already. */
-static void cor_rights(const struct ash_node *node, enum ash_role role, uint32_t parent_needs,
-                       uint32_t parent_allows, uint32_t *needs, uint32_t *allows)
+static void cor_rights(const struct ash_node *node, uint32_t flags, enum ash_role role,
+                       uint32_t parent_needs, uint32_t parent_allows, uint32_t *needs,
+                       uint32_t *allows)
 {
+    (void)node;
     (void)role;
-    *needs = parent_needs | (ash_node_writable(node) ? ASH_RIGHT_REWRITE : 0);
+    *needs = parent_needs | ((flags & ASH_NODE_WRITE) != 0 ? ASH_RIGHT_REWRITE : 0);
     *allows = parent_allows;
 }
 

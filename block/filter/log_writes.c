@@ -359,13 +359,15 @@ static void log_limits(const struct ash_node *node, struct ash_limits *limits)
         ASH_MAX(ash_align_down(most, limits->request_alignment), limits->request_alignment);
 }
 
-static void log_rights(const struct ash_node *node, enum ash_role role, uint32_t parent_needs,
-                       uint32_t parent_allows, uint32_t *needs, uint32_t *allows)
+static void log_rights(const struct ash_node *node, uint32_t flags, enum ash_role role,
+                       uint32_t parent_needs, uint32_t parent_allows, uint32_t *needs,
+                       uint32_t *allows)
 {
+    (void)node;
     *needs = parent_needs;
     *allows = parent_allows;
     if (role == ASH_ROLE_DATA) {
-        bool writes = ash_node_writable(node);
+        bool writes = (flags & ASH_NODE_WRITE) != 0;
         *needs = ASH_RIGHT_READ | (writes ? ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE : 0);
         *allows = ASH_RIGHT_READ;
     }

@@ -45,10 +45,12 @@ static void snapshot_limits(const struct ash_node *node, struct ash_limits *limi
 }
 
 /* It bears all that others do: what it shows stays as it is. */
-static void snapshot_rights(const struct ash_node *node, enum ash_role role, uint32_t parent_needs,
-                            uint32_t parent_allows, uint32_t *needs, uint32_t *allows)
+static void snapshot_rights(const struct ash_node *node, uint32_t flags, enum ash_role role,
+                            uint32_t parent_needs, uint32_t parent_allows, uint32_t *needs,
+                            uint32_t *allows)
 {
     (void)node;
+    (void)flags;
     (void)role;
     (void)parent_allows;
     *needs = parent_needs & ASH_RIGHT_READ;

@@ -284,7 +284,7 @@ static void derive(struct ash_plan *plan, struct ash_node *parent, enum ash_role
 {
     uint32_t flags = proposed_flags(plan, parent);
     if (parent->driver->rights != NULL) {
-        parent->driver->rights(parent, role, above.needs, above.allows, &rights->needs,
+        parent->driver->rights(parent, flags, role, above.needs, above.allows, &rights->needs,
                                &rights->allows);
     } else if (parent->driver->kind == ASH_DRIVER_FILTER) {
         *rights = above;

@@ -120,10 +120,12 @@ ASH_CO_FN static int raw_create(struct ash_edge *file, uint64_t bytes, const voi
 }
 
 /* What the parents do, and nothing of its own. */
-static void raw_rights(const struct ash_node *node, enum ash_role role, uint32_t parent_needs,
-                       uint32_t parent_allows, uint32_t *needs, uint32_t *allows)
+static void raw_rights(const struct ash_node *node, uint32_t flags, enum ash_role role,
+                       uint32_t parent_needs, uint32_t parent_allows, uint32_t *needs,
+                       uint32_t *allows)
 {
     (void)node;
+    (void)flags;
     (void)role;
     *needs = parent_needs;
     *allows = parent_allows;

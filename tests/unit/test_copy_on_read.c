@@ -137,6 +137,19 @@ CORE_TEST(an_image_that_is_open_read_only_is_read_as_it_is)
     close_disk(disk);
 }
 
+CORE_TEST(a_disk_becomes_read_only_and_writable_again)
+{
+    (void)opaque;
+    struct ash_disk *disk = pair_up(core, COPYING, "", "", WRITING);
+    assert_int_equal(ash_disk_reopen(disk, 0, false, NULL), 0);
+    expect_bytes(disk, 4096, 0x11);
+    assert_int_equal(depth_at(disk, 4096), 1);
+    assert_int_equal(ash_disk_reopen(disk, WRITING, false, NULL), 0);
+    expect_bytes(disk, 4096, 0x11);
+    assert_int_equal(depth_at(disk, 4096), 0);
+    close_disk(disk);
+}
+
 /* A second read goes to the image alone: nobody who waits for a read of the base sees one. */
 CORE_TEST(a_second_read_of_the_same_range_leaves_the_base_alone)
 {
@@ -451,6 +464,7 @@ int main(void)
         cmocka_unit_test(a_read_copies_what_the_image_lacks),
         cmocka_unit_test(without_the_option_nothing_is_copied),
         cmocka_unit_test(an_image_that_is_open_read_only_is_read_as_it_is),
+        cmocka_unit_test(a_disk_becomes_read_only_and_writable_again),
         cmocka_unit_test(a_guest_that_scribbles_on_its_buffer_does_no_harm_to_the_image),
         cmocka_unit_test(a_second_read_of_the_same_range_leaves_the_base_alone),
         cmocka_unit_test(reads_of_what_the_image_holds_do_not_wait_for_one_another),
