@@ -492,7 +492,8 @@ static void keep_marked(struct backup *b, const struct ash_bitmap *bitmap)
     }
 }
 
-/* With fleecing: what is to go from the snapshot to the target. */
+/* With fleecing: what is to go from the snapshot to the target. Whole clusters of the target do,
+ * which may be larger than those in which it was said what the snapshot keeps. */
 static void note_todo(struct backup *b)
 {
     uint64_t cluster = b->sweep->copier->cluster_bytes;
@@ -501,6 +502,10 @@ static void note_todo(struct backup *b)
     uint64_t at = 0;
     for (; (at = ash_hbitmap_next_set(kept, at, kept->bits)) != ASH_HBITMAP_NONE; at++) {
         ash_hbitmap_set(&b->own_todo, at * kept_cluster / cluster, 1);
+    }
+    for (at = 0; (at = ash_hbitmap_next_set(&b->own_todo, at, UINT64_MAX)) != ASH_HBITMAP_NONE;
+         at++) {
+        ash_before_write_keep(b->before_write, at * cluster, cluster);
     }
 }
 

@@ -243,6 +243,13 @@ ASH_CO_FN static int copy_zeroes(struct ash_copier *copier, uint64_t offset, uin
     return ash_copier_target_io(copier, &io);
 }
 
+/* Coded units are whole ones. The last one of the source may end within one of a longer target. */
+static bool may_be_coded(const struct ash_copier *copier, uint64_t end)
+{
+    return (copier->flags & ASH_COPY_COMPRESS) != 0 &&
+           (end % copier->cluster_bytes == 0 || end >= copier->target->child->size_bytes);
+}
+
 ASH_CO_FN static int copy_data(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
                                bool *reading)
 {
@@ -256,7 +263,7 @@ ASH_CO_FN static int copy_data(struct ash_copier *copier, uint64_t offset, uint6
     int ret = ash_copier_read(copier, offset, bytes, &io.iov);
     *reading = ret < 0;
     if (ret == 0) {
-        io.flags = (copier->flags & ASH_COPY_COMPRESS) != 0 ? ASH_IO_COMPRESS : 0;
+        io.flags = may_be_coded(copier, offset + bytes) ? ASH_IO_COMPRESS : 0;
         bool zero = (copier->flags & ASH_COPY_DETECT_ZEROES) != 0 && ash_iov_is_zero(io.iov, bytes);
         ret = zero ? copy_zeroes(copier, offset, bytes) : ash_copier_target_io(copier, &io);
     }

@@ -25,7 +25,8 @@ struct plan {
     bool qcow2;
     bool compress;
     bool fleecing;
-    const char *bitmap_mode; /* NULL: no bitmap */
+    uint64_t cluster_bytes_min; /* 0: the default */
+    const char *bitmap_mode;    /* NULL: no bitmap */
 };
 
 ASH_CO_FN static void create(struct core *core, const char *name, const char *format,
@@ -78,6 +79,10 @@ ASH_CO_FN static struct ash_job *start(struct core *core, struct chain *chain,
         json_object_set_new(description, "bitmap-mode", json_string(plan->bitmap_mode));
     } else if (kind == KIND_INCREMENTAL) {
         json_object_set_new(description, "bitmap", json_string("b"));
+    }
+    if (plan->cluster_bytes_min != 0) {
+        json_object_set_new(description, "min-cluster-size",
+                            json_integer((json_int_t)plan->cluster_bytes_min));
     }
     if (plan->fleecing) {
         json_object_set_new(description, "fleecing", json_string(core_file(core, "fleece", -1)));
@@ -156,6 +161,8 @@ static void draw_plan(struct core *core, struct plan *plan)
     plan->qcow2 = plan->kind == KIND_TOP || ash_prng_chance(&core->prng, 700);
     plan->compress = plan->qcow2 && ash_prng_chance(&core->prng, 300);
     plan->fleecing = ash_prng_chance(&core->prng, 500);
+    plan->cluster_bytes_min =
+        ash_prng_chance(&core->prng, 300) ? UINT64_C(2048) << ash_prng_below(&core->prng, 4) : 0;
     plan->bitmap_mode = modes[ash_prng_below(&core->prng, 4)];
 }
 
@@ -196,7 +203,8 @@ ASH_CO_FN static void backup_body(struct core *core, void *opaque)
     draw_plan(core, &plan);
     job_draw_layers(core, &chain, 1 + (unsigned)(core->seed % 3));
     chain_up(core, &chain);
-    create(core, "target", plan.qcow2 ? "qcow2" : "raw", chain.bytes[0]);
+    uint64_t longer = ash_prng_chance(&core->prng, 300) ? 200 * KiB : 0; /* than the disk */
+    create(core, "target", plan.qcow2 ? "qcow2" : "raw", chain.bytes[0] + longer);
     create(core, "fleece", "qcow2", chain.bytes[0]);
     guests_start(core, &chain, guests, 40);
     ash_co_sleep(ash_prng_below(&core->prng, 60000));
