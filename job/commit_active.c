@@ -13,6 +13,8 @@
 #include <glib.h>
 #include "block/driver.h"
 #include "block/graph/graft.h"
+#include "block/graph/pause.h"
+#include "block/graph/plan.h"
 #include "job/chain.h"
 #include "job/mirror.h"
 #include "util/assert.h"
@@ -81,6 +83,32 @@ static int find_nodes(struct commit_active *c, struct ash_error *error)
     return ret;
 }
 
+#define LENT (ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE)
+
+/* Base may be written by nobody else again. To deny others something takes locks, which can fail:
+ * so it is done here, or not at all, and not by the next plan that comes along, as when the disk is
+ * closed. */
+ASH_CO_FN static void end_loan(const struct commit_active *c, struct ash_node *source)
+{
+    struct ash_edge *edge = c->above_base;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_pause pause;
+    if (edge->lends == 0) {
+        return;
+    }
+    int ret = ash_pause_begin(&pause, source->loop, &source, 1, UINT64_MAX);
+    ash_assert(ret == 0); /* without a deadline it does not expire */
+    struct ash_plan *plan = ash_plan_new(source->loop);
+    edge->lends = 0;
+    ash_plan_rights(plan, edge, edge->needs, edge->allows & ~LENT);
+    if (ash_plan_run(plan, &error) < 0) {
+        edge->lends = LENT;
+        ash_log(source->loop, ASH_LOG_WARNING, "%s", error.message);
+    }
+    ash_plan_free(plan);
+    ash_pause_end(&pause);
+}
+
 ASH_CO_FN static void commit_active_clean(struct ash_job *job)
 {
     struct commit_active *c = commit_of(job);
@@ -94,10 +122,10 @@ ASH_CO_FN static void commit_active_clean(struct ash_job *job)
     }
     if (c->above_base != NULL) {
         struct ash_error error = ASH_ERROR_INIT;
-        c->above_base->lends = 0;
         if (c->set_flags != 0 && ash_graft_set_flags(base, 0, c->set_flags, &error) < 0) {
             ash_log(job->loop, ASH_LOG_WARNING, "%s", error.message);
         }
+        end_loan(c, source);
     }
     ash_node_unref(source);
     ash_node_unref(base);
@@ -115,7 +143,7 @@ ASH_CO_FN static int take(struct commit_active *c, struct ash_error *error)
         c->set_flags = ret == 0 ? flags : 0;
     }
     if (ret == 0) {
-        c->above_base->lends = ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE;
+        c->above_base->lends = LENT;
         c->above_base->allows |= c->above_base->lends;
         ret = ash_mirror_take(&c->mirror, error);
     }
