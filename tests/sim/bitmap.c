@@ -6,46 +6,66 @@
 #include "block/graph/graft.h"
 #include "tests/sim/step.h"
 
-struct change {
-    uint64_t offset;
-    uint64_t bytes;
-};
-
 static struct ash_node *node_of(const struct sim_disk *disk)
 {
     return ash_graft_mapped(ash_disk_node(disk->disk));
 }
 
+/* --- what guests have changed --- */
+
+void sim_changes_begin(struct sim_changes *changes, struct model *model)
+{
+    changes->since = ++model->tick;
+    changes->ranges = g_array_new(FALSE, FALSE, sizeof(struct model_range));
+}
+
+void sim_changes_end(struct sim_changes *changes)
+{
+    if (changes->ranges) {
+        g_array_free(changes->ranges, TRUE);
+        changes->ranges = NULL;
+    }
+}
+
+static void note_change(struct sim_changes *changes, const struct model *model,
+                        const struct model_op *op)
+{
+    uint64_t end = MIN(op->offset + op->bytes, model->bytes);
+    if (changes->ranges && changes->since < op->begin && op->offset < end) {
+        struct model_range range = {op->offset, end - op->offset};
+        g_array_append_val(changes->ranges, range);
+    }
+}
+
+static void cut_changes(const struct sim_changes *changes, uint64_t bytes)
+{
+    for (guint n = 0; changes->ranges && n < changes->ranges->len; n++) {
+        struct model_range *range = &g_array_index(changes->ranges, struct model_range, n);
+        range->bytes = MIN(range->bytes, bytes - MIN(range->offset, bytes));
+    }
+}
+
 void sim_bitmaps_changed(struct sim_disk *disk, const struct model_op *op)
 {
+    note_change(&disk->changes, &disk->model, op);
     for (uint32_t i = 0; i < SIM_BITMAPS_MAX; i++) {
-        struct sim_bitmap *bitmap = &disk->bitmaps[i];
-        uint64_t end = MIN(op->offset + op->bytes, disk->model.bytes);
-        if (bitmap->id != 0 && bitmap->since < op->begin && op->offset < end) {
-            struct change change = {op->offset, end - op->offset};
-            g_array_append_val(bitmap->changes, change);
-        }
+        note_change(&disk->bitmaps[i].changes, &disk->model, op);
     }
 }
 
 void sim_bitmaps_resized(struct sim_disk *disk)
 {
     for (uint32_t i = 0; i < SIM_BITMAPS_MAX; i++) {
-        struct sim_bitmap *bitmap = &disk->bitmaps[i];
-        for (guint n = 0; bitmap->id != 0 && n < bitmap->changes->len; n++) {
-            struct change *change = &g_array_index(bitmap->changes, struct change, n);
-            uint64_t left = disk->model.bytes - MIN(change->offset, disk->model.bytes);
-            change->bytes = MIN(change->bytes, left);
-        }
+        cut_changes(&disk->bitmaps[i].changes, disk->model.bytes);
     }
 }
 
+/* --- the bitmaps --- */
+
 static void drop(struct sim_bitmap *bitmap)
 {
-    if (bitmap->id != 0) {
-        g_array_free(bitmap->changes, TRUE);
-        bitmap->id = 0;
-    }
+    sim_changes_end(&bitmap->changes);
+    bitmap->id = 0;
 }
 
 void sim_bitmaps_drop(struct sim_disk *disk)
@@ -56,7 +76,7 @@ void sim_bitmaps_drop(struct sim_disk *disk)
     disk->copy_watch = 0;
 }
 
-static const struct sim_bitmap *find(const struct sim_disk *disk, uint64_t id)
+struct sim_bitmap *sim_bitmap_find(struct sim_disk *disk, uint64_t id)
 {
     for (uint32_t i = 0; id != 0 && i < SIM_BITMAPS_MAX; i++) {
         if (disk->bitmaps[i].id == id) {
@@ -64,6 +84,41 @@ static const struct sim_bitmap *find(const struct sim_disk *disk, uint64_t id)
         }
     }
     return NULL;
+}
+
+struct sim_bitmap *sim_bitmap_new(struct sim_disk *disk)
+{
+    for (uint32_t i = 0; i < SIM_BITMAPS_MAX; i++) {
+        struct sim_bitmap *bitmap = &disk->bitmaps[i];
+        if (bitmap->id == 0) {
+            bitmap->id = ++disk->bitmaps_ever;
+            snprintf(bitmap->name, sizeof(bitmap->name), "b%" PRIu64, bitmap->id);
+            return bitmap;
+        }
+    }
+    return NULL;
+}
+
+void sim_bitmap_begin(struct sim_disk *disk, struct sim_bitmap *bitmap, bool good)
+{
+    if (good) {
+        sim_changes_end(&bitmap->changes);
+        sim_changes_begin(&bitmap->changes, &disk->model);
+        return;
+    }
+    if (ash_bitmap_find(node_of(disk), bitmap->name) != NULL) {
+        sim_fail(disk->run, "bitmap", "%s was added by what did not begin", bitmap->name);
+    }
+    drop(bitmap);
+}
+
+void sim_bitmap_restart(const struct sim_disk *disk, struct sim_bitmap *bitmap,
+                        const struct sim_changes *changes)
+{
+    g_array_set_size(bitmap->changes.ranges, 0);
+    g_array_append_vals(bitmap->changes.ranges, changes->ranges->data, changes->ranges->len);
+    bitmap->changes.since = changes->since;
+    cut_changes(&bitmap->changes, disk->model.bytes);
 }
 
 uint64_t sim_bitmap_any(const struct sim_disk *disk)
@@ -76,9 +131,9 @@ uint64_t sim_bitmap_any(const struct sim_disk *disk)
     return 0;
 }
 
-const struct sim_bitmap *sim_bitmap_of_copy(const struct sim_disk *disk)
+const struct sim_bitmap *sim_bitmap_of_copy(struct sim_disk *disk)
 {
-    return find(disk, disk->copy_watch);
+    return sim_bitmap_find(disk, disk->copy_watch);
 }
 
 /* --- the step --- */
@@ -92,19 +147,17 @@ static struct ash_bitmap *of(const struct sim_disk *disk, const struct sim_bitma
     return found;
 }
 
-static void add(struct sim_op *op, struct sim_bitmap *bitmap)
+static void add(struct sim_op *op)
 {
     struct sim_disk *disk = op->disk;
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_bitmap *made;
+    struct sim_bitmap *bitmap = sim_bitmap_new(disk);
     uint64_t granularity = UINT64_C(512) << sim_below(op->prng, 9);
-    bitmap->id = ++disk->bitmaps_ever;
-    snprintf(bitmap->name, sizeof(bitmap->name), "b%" PRIu64, bitmap->id);
     if (ash_bitmap_new(node_of(disk), bitmap->name, granularity, &made, &error) < 0) {
         sim_fail(op->run, "bitmap", "disk %u: %s", disk->number, error.message);
     }
-    bitmap->since = ++disk->model.tick;
-    bitmap->changes = g_array_new(FALSE, FALSE, sizeof(struct change));
+    sim_bitmap_begin(disk, bitmap, true);
     sim_note(op->run, "        %s of %" PRIu64 " bytes", bitmap->name, granularity);
 }
 
@@ -112,8 +165,9 @@ static void add(struct sim_op *op, struct sim_bitmap *bitmap)
 static void compare(const struct sim_disk *disk, const struct sim_bitmap *bitmap)
 {
     const struct ash_bitmap *bits = of(disk, bitmap);
-    for (guint n = 0; n < bitmap->changes->len; n++) {
-        const struct change *change = &g_array_index(bitmap->changes, struct change, n);
+    for (guint n = 0; n < bitmap->changes.ranges->len; n++) {
+        const struct model_range *change =
+            &g_array_index(bitmap->changes.ranges, struct model_range, n);
         uint64_t marked = ash_bitmap_dirty_bytes_in(bits, change->offset, change->bytes);
         if (marked != change->bytes) {
             sim_fail(disk->run, "bitmap",
@@ -134,7 +188,7 @@ int sim_run_bitmap(struct sim_op *op)
 {
     struct sim_bitmap *bitmap = &op->disk->bitmaps[sim_below(op->prng, SIM_BITMAPS_MAX)];
     if (bitmap->id == 0) {
-        add(op, bitmap);
+        add(op);
     } else {
         compare(op->disk, bitmap);
         if (ash_prng_chance(op->prng, 200)) {

@@ -3,6 +3,7 @@
  * nothing of what a disk holds. */
 #include "tests/sim/filter.h"
 #include <errno.h>
+#include <stdio.h>
 
 /* All disks with one share it, and so its limits. */
 static void throttle(const struct sim_disk *disk, struct ash_prng *prng, json_t *description)
@@ -41,28 +42,69 @@ static void fault(const struct sim_disk *disk, struct ash_prng *prng, json_t *de
     }
 }
 
+static void copy_on_read(const struct sim_disk *disk, struct ash_prng *prng, json_t *description)
+{
+    (void)disk;
+    (void)prng;
+    (void)description;
+}
+
+/* What it counts in has to fit the disk's length, and so does each length that it gets. */
+static bool can_be_logged(const struct sim_disk *disk)
+{
+    return disk->model.bytes % SIM_LOG_SECTOR == 0 && !disk->layers[0].odd;
+}
+
+static void log_writes(const struct sim_disk *disk, struct ash_prng *prng, json_t *description)
+{
+    char file[16];
+    snprintf(file, sizeof(file), "d%u.log", disk->number);
+    ash_sim_file_write(disk->run->world, file, 0, "", 1);
+    json_object_set_new(description, "log",
+                        json_pack("{s:s, s:s}", "driver", "file", "filename", file));
+    json_object_set_new(description, "log-super-update-interval",
+                        json_integer((json_int_t)(1 + sim_below(prng, 20))));
+}
+
 static const struct {
     const char *driver;
     bool above;
     uint64_t per_mille;
     void (*describe)(const struct sim_disk *disk, struct ash_prng *prng, json_t *description);
+    bool (*legal)(const struct sim_disk *disk); /* may be NULL: always */
 } filters[] = {
     {"throttle", true, 120, throttle},
     {"throttle", false, 60, throttle},
     {"fault", true, 80, fault},
     {"fault", false, 120, fault},
+    {"copy-on-read", true, 100, copy_on_read},
+    {"log-writes", true, 60, log_writes, can_be_logged},
 };
 
-json_t *sim_filters_add(const struct sim_disk *disk, json_t *description)
+/* The option of any node that puts one above it. */
+static void add_copy_on_read(const struct sim_disk *disk, json_t *description)
 {
+    struct ash_prng prng = sim_draw(disk->run, "copy-on-read", disk->run->life, disk->number, 0);
+    if (ash_prng_chance(&prng, 60) &&
+        sim_wants(disk->run, "copy-on-read.%u.%u", disk->run->life, disk->number)) {
+        json_object_set_new(description, "copy-on-read", json_true());
+    }
+}
+
+json_t *sim_filters_add(struct sim_disk *disk, json_t *description)
+{
+    disk->logged = false;
+    add_copy_on_read(disk, description);
     for (uint32_t i = 0; i < G_N_ELEMENTS(filters); i++) {
         struct ash_prng prng = sim_draw(disk->run, "filter", disk->run->life, disk->number, i);
         if (!ash_prng_chance(&prng, filters[i].per_mille) ||
+            (filters[i].legal && !filters[i].legal(disk)) ||
             !sim_wants(disk->run, "filter.%u.%u.%u", disk->run->life, disk->number, i)) {
             continue;
         }
         json_t *filter = json_pack("{s:s}", "driver", filters[i].driver);
         filters[i].describe(disk, &prng, filter);
+        disk->logged |= filters[i].legal == can_be_logged;
         if (filters[i].above) {
             json_object_set_new(filter, "file", description);
             description = filter;

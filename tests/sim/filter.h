@@ -6,6 +6,6 @@
 #include "tests/sim/sim.h"
 
 /* Puts the filters that a disk has in this life around its top image. Takes the description. */
-json_t *sim_filters_add(const struct sim_disk *disk, json_t *description);
+json_t *sim_filters_add(struct sim_disk *disk, json_t *description);
 
 #endif

@@ -45,6 +45,12 @@ static bool disturbed(const struct sim_op *op, bool at_start)
     return at_start || op->disk->verbs > 0 || op->disk->verbs_ever != op->verbs_ever;
 }
 
+/* Whether it may have waited in vain for a copy of what it was about to change. */
+static bool timed_out(const struct sim_op *op, int ret)
+{
+    return ret == -ETIMEDOUT && (op->hurried || op->disk->hurried_ever != op->hurried_ever);
+}
+
 ASH_CO_FN static void perform(struct sim_op *op)
 {
     const struct sim_step *step = op->step;
@@ -54,6 +60,9 @@ ASH_CO_FN static void perform(struct sim_op *op)
     }
     bool at_start = op->disk->verbs > 0;
     op->verbs_ever = op->disk->verbs_ever;
+    op->resizes_ever = op->disk->resizes_ever;
+    op->hurried = op->disk->hurried;
+    op->hurried_ever = op->disk->hurried_ever;
     op->jobs_ever = op->disk->jobs_ever;
     op->beside_job = op->disk->job != NULL;
     op->moved = op->disk->moved;
@@ -67,7 +76,7 @@ ASH_CO_FN static void perform(struct sim_op *op)
     if (step->end) {
         step->end(op, ret);
     }
-    if (!step->may_end || !step->may_end(op, ret)) {
+    if (!timed_out(op, ret) && (!step->may_end || !step->may_end(op, ret))) {
         sim_expect(op->run, ret, disturbed(op, at_start), step->name);
     }
     op->run->hash = (op->run->hash ^ (uint32_t)ret) * UINT64_C(0x9e3779b97f4a7c15);

@@ -9,9 +9,11 @@
 #include "tests/sim/job.h"
 #include <errno.h>
 #include "block/graph/graft.h"
+#include "tests/sim/bitmap.h"
 #include "tests/sim/format.h"
 
-const struct sim_job *const sim_jobs[] = {&sim_job_stream, &sim_job_commit, &sim_job_mirror, NULL};
+const struct sim_job *const sim_jobs[] = {&sim_job_stream, &sim_job_commit, &sim_job_commit_active,
+                                          &sim_job_mirror, &sim_job_backup, NULL};
 
 struct ash_node *sim_job_top(const struct sim_op *op)
 {
@@ -31,6 +33,8 @@ uint32_t sim_job_choose(struct sim_op *op, json_t *description, const char *memb
     }
     return index;
 }
+
+enum { STOPS_MAX = 40 }; /* some errors never go away, as after a flush that failed */
 
 /* --- choosing --- */
 
@@ -86,6 +90,9 @@ ASH_CO_FN static bool end_well(struct sim_op *op, struct ash_job *job, enum ash_
     if (ready && op->job->moment && !op->moment_began) {
         op->job->moment(op);
     }
+    if (op->endless && verb == ASH_JOB_CANCEL && !op->cancelled) {
+        sim_moment_limit(op, NULL); /* of what guests change from now on nothing is promised */
+    }
     int ret = control(op, job, verb, 0);
     op->cancelled |= ret == 0 && !ready;
     op->completed |= ret == 0 && verb == ASH_JOB_COMPLETE;
@@ -133,12 +140,21 @@ ASH_CO_FN static bool apply_verb(struct sim_op *op, struct ash_job *job)
 /* Looks after a job until it is over. */
 ASH_CO_FN static void mind(struct sim_op *op, struct ash_job *job, bool ending)
 {
-    while (!is_over(job)) {
+    for (uint32_t stops = 0; !is_over(job);) {
         ash_co_sleep(100000 + 4 * op->run->latency_ns_max);
-        if (ash_sim_power_is_cut(op->run->world)) {
+        if (ash_sim_power_is_cut(op->run->world) || stops == STOPS_MAX) {
             force(op, job);
         } else if (ash_job_state(job) == ASH_JOB_PAUSED || ash_job_state(job) == ASH_JOB_STANDBY) {
             control(op, job, ASH_JOB_RESUME, 0); /* an error stopped it */
+            stops += job->forced ? 0 : 1;
+        } else if (ash_job_state(job) == ASH_JOB_PENDING) {
+            nap(op);
+            bool good = !is_over(job) && ash_prng_chance(op->prng, 800);
+            good ? (void)control(op, job, ASH_JOB_FINALIZE, 0)
+                 : (void)end_well(op, job, ASH_JOB_CANCEL);
+        } else if (op->endless && !ending) {
+            nap(op);
+            ending = ash_prng_chance(op->prng, 400) && end_well(op, job, ASH_JOB_CANCEL);
         } else if (is_ready(job) && !ending) {
             nap(op);
             bool complete = !op->keep && ash_prng_chance(op->prng, 600);
@@ -165,26 +181,87 @@ static json_t *describe(struct sim_op *op)
     if (ash_prng_chance(op->prng, 200)) {
         json_object_set_new(description, "speed", json_integer(65536 << sim_below(op->prng, 6)));
     }
+    if (ash_prng_chance(op->prng, 150)) {
+        json_object_set_new(description, "auto-finalize", json_false());
+    }
     json_object_set_new(description, "job-id",
                         json_sprintf("job-%u-%u", op->disk->number, op->disk->jobs_ever));
     op->job->describe(op, top, description);
     return description;
 }
 
+/* The job, and what is to happen at the same moment. */
+ASH_CO_FN static int start(struct sim_op *op, json_t *description, struct ash_job **job,
+                           struct ash_error *error)
+{
+    struct ash_loop *loop = op->run->loop;
+    struct ash_job *jobs[2] = {NULL};
+    int first = op->action && ash_prng_chance(op->prng, 500); /* the action is */
+    if (!op->action) {
+        return ash_co_job_start(loop, description, NULL, NULL, job, error);
+    }
+    json_t *all = json_array();
+    json_array_append(all, first ? op->action : description);
+    json_array_append(all, first ? description : op->action);
+    int ret = ash_co_job_start_all(loop, all, NULL, NULL, jobs, error);
+    json_decref(all);
+    if (ret == 0) {
+        *job = jobs[first];
+        ash_job_unref(jobs[!first]);
+    }
+    return ret;
+}
+
+static void note_description(struct sim_op *op, const json_t *description)
+{
+    if (op->run->config->trace) {
+        char *text = json_dumps(description, JSON_COMPACT);
+        sim_note(op->run, "        %s", text);
+        free(text);
+    }
+}
+
+/* Starts it. NULL: that failed. */
+ASH_CO_FN static struct ash_job *begin(struct sim_op *op, int *ret)
+{
+    struct sim_disk *disk = op->disk;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job = NULL;
+    json_t *description = describe(op);
+    note_description(op, description);
+    if (op->job->at_start) {
+        sim_moment_begin(op);
+    }
+    disk->hurried = op->hurries;
+    disk->hurried_ever += op->hurries;
+    *ret = op->overlay ? sim_image_fit(op, &op->target) : 0;
+    *ret = *ret < 0 ? *ret : start(op, description, &job, &error);
+    op->started = *ret == 0;
+    if (op->moment_began) {
+        sim_moment_end(op, false);
+    }
+    sim_changes_begin(&disk->changes, &disk->model);
+    struct sim_bitmap *bitmap = sim_bitmap_find(disk, op->action_bitmap);
+    if (bitmap && (op->adds || op->started)) {
+        sim_bitmap_begin(disk, bitmap, op->started);
+    }
+    if (*ret < 0) {
+        sim_note(op->run, "        %s", error.message);
+    }
+    json_decref(description);
+    json_decref(op->action);
+    return op->started ? job : NULL;
+}
+
 int sim_run_job(struct sim_op *op)
 {
     struct sim_disk *disk = op->disk;
     struct ash_error error = ASH_ERROR_INIT;
-    struct ash_job *job;
+    int ret;
     disk->job = op->job;
     disk->jobs_ever++;
-    json_t *description = describe(op);
-    char *text = json_dumps(description, JSON_COMPACT);
-    sim_note(op->run, "        %s", text);
-    free(text);
-    int ret = ash_co_job_start(op->run->loop, description, NULL, NULL, &job, &error);
-    json_decref(description);
-    if (ret == 0) {
+    struct ash_job *job = begin(op, &ret);
+    if (job) {
         steer(op, job);
         ret = job->ret;
         sim_note(op->run, "        %s", job->error.message);
@@ -192,21 +269,40 @@ int sim_run_job(struct sim_op *op)
             sim_fail(op->run, "job", "it cannot be dismissed: %s", error.message);
         }
         ash_job_unref(job);
-    } else {
-        sim_note(op->run, "        %s", error.message);
     }
+    disk->hurried = false;
     if (op->job->end) {
         op->job->end(op, ret);
     }
     if (op->moment_began) {
         sim_moment_end(op, false);
     }
+    model_image_free(op->image);
+    if (op->exact) {
+        g_array_free(op->exact, TRUE);
+    }
+    sim_changes_end(&disk->changes);
     disk->job = NULL;
     return ret;
+}
+
+/* Whether an image of it may have to be repaired before it can be written. */
+static bool has_lazy(const struct sim_disk *disk)
+{
+    bool lazy = false;
+    for (uint32_t i = 0; i < disk->layer_count; i++) {
+        lazy |= disk->layers[i].lazy;
+    }
+    return lazy;
 }
 
 bool sim_may_job(const struct sim_op *op, int ret)
 {
     bool reopened = op->disk->reopening || op->disk->verbs_ever != op->verbs_ever;
-    return (ret == -ECANCELED && op->cancelled) || (ret == -EACCES && reopened);
+    bool resized = op->disk->resizing || op->disk->resizes_ever != op->resizes_ever;
+    bool odd = op->target.format == &sim_format_qcow2 && op->disk->layers[0].odd;
+    return (ret == -ECANCELED && op->cancelled) || (ret == -EINVAL && odd) ||
+           (ret == -EBUSY && !op->started && has_lazy(op->disk)) || (ret == -EACCES && reopened) ||
+           (ret == -ETIMEDOUT && op->timed) ||
+           ((ret == -EAGAIN || ret == -ENOSPC) && resized && !op->started);
 }

@@ -2,6 +2,8 @@
 /* Jobs on a chain: stream and commit. The contents stay what they are, which the model expects of
  * every disk anyway. What the headers do not tell cannot be opened again once these have changed
  * them. */
+#include <string.h>
+#include "tests/sim/bitmap.h"
 #include "tests/sim/format.h"
 #include "tests/sim/job.h"
 
@@ -74,4 +76,56 @@ const struct sim_job sim_job_commit = {
     .weight = 4,
     .legal = commit_legal,
     .describe = commit_describe,
+};
+
+/* --- commit of the active image --- */
+
+static bool active_legal(const struct sim_op *op)
+{
+    return sim_job_top(op)->backing != NULL && sim_disk_told_by_headers(op->disk);
+}
+
+static void active_describe(struct sim_op *op, struct ash_node *top, json_t *description)
+{
+    struct ash_node *chain[SIM_LAYERS_MAX] = {NULL};
+    struct sim_disk *disk = op->disk;
+    uint64_t base = 1 + sim_below(op->prng, chain_of(top, chain) - 1);
+    json_object_set_new(description, "base-node", json_string(chain[base]->name));
+    sim_job_choose(op, description, "on-error", policies);
+    disk->streamed = true;
+    for (uint32_t i = 0; i < disk->layer_count; i++) {
+        disk->layers[i].leaky = true;
+        if (strcmp(disk->layers[i].file, chain[base]->file->child->filename) == 0) {
+            op->target = disk->layers[i];
+        }
+    }
+}
+
+/* Completed, base is the disk. */
+static void active_end(struct sim_op *op, int ret)
+{
+    struct sim_disk *disk = op->disk;
+    uint32_t base = 0;
+    if (ret < 0 || !op->completed) {
+        return;
+    }
+    while (strcmp(disk->layers[base].file, op->target.file) != 0) {
+        base++;
+    }
+    sim_note(op->run, "disk %u is in %s now", disk->number, op->target.file);
+    disk->layer_count -= base;
+    memmove(disk->layers, disk->layers + base, disk->layer_count * sizeof(disk->layers[0]));
+    disk->moved++;
+    sim_bitmaps_drop(disk);
+    sim_moment_end(op, true);
+}
+
+const struct sim_job sim_job_commit_active = {
+    .type = "commit",
+    .weight = 4,
+    .legal = active_legal,
+    .moves = true,
+    .describe = active_describe,
+    .moment = sim_moment_begin,
+    .end = active_end,
 };

@@ -282,6 +282,23 @@ const char *model_read_end(struct model *model, struct model_op *op, const void 
     return good ? NULL : model->wrong;
 }
 
+uint32_t model_values(const struct model *model, uint64_t offset, uint64_t begin,
+                      uint64_t values[static HISTORY_VALUES_MAX], uint64_t *end)
+{
+    uint32_t index = find(model, offset);
+    *end = model->segments[index + 1].offset;
+    return history_values(&model->segments[index].history, begin, values);
+}
+
+const char *model_match(struct model *model, uint64_t offset, const void *bytes, uint64_t count,
+                        const uint64_t *values, uint32_t value_count)
+{
+    GArray *found = g_array_new(FALSE, FALSE, sizeof(struct found));
+    bool good = look(model, offset, bytes, count, values, value_count, found);
+    g_array_free(found, TRUE);
+    return good ? NULL : model->wrong;
+}
+
 /* --- flushes and lengths --- */
 
 void model_flush_begin(struct model *model, struct model_op *op)

@@ -70,6 +70,14 @@ void model_resize_begin(struct model *model, struct model_op *op, uint64_t bytes
 void model_resize_end(struct model *model, struct model_op *op, enum history_outcome outcome,
                       uint64_t now, bool durable);
 
+/* What a place may hold for a reader that began then, and that ends now; and up to where that is
+ * so. Returns how many values. */
+uint32_t model_values(const struct model *model, uint64_t offset, uint64_t begin,
+                      uint64_t values[static HISTORY_VALUES_MAX], uint64_t *end);
+/* Whether the bytes are of these values: NULL or what is wrong. */
+const char *model_match(struct model *model, uint64_t offset, const void *bytes, uint64_t count,
+                        const uint64_t *values, uint32_t value_count);
+
 /* After a cut: the length first, then the contents. What is found is what the model begins with
  * from now on. NULL or what is wrong. */
 const char *model_settle_length(struct model *model, uint64_t bytes);

@@ -32,6 +32,7 @@
 #include "block/disk/disk.h"
 #include "block/driver.h"
 #include "tests/sim/model.h"
+#include "tests/sim/model_image.h"
 #include "util/co/co.h"
 #include "util/engine/sim.h"
 #include "util/loop/loop.h"
@@ -42,6 +43,7 @@
 #define SIM_SPOTS 4
 #define SIM_TARGETS_MAX 2
 #define SIM_BITMAPS_MAX 2
+#define SIM_LOG_SECTOR 512
 
 struct sim_format;
 struct sim_run;
@@ -65,12 +67,17 @@ struct sim_layer {
     bool leaky;       /* a fault or a cut may have left clusters that nobody uses */
 };
 
+/* What guests have surely changed since a tick of the model's. */
+struct sim_changes {
+    uint64_t since;
+    GArray *ranges; /* of struct model_range, in the order in which they ended; NULL: nobody asks */
+};
+
 /* A dirty bitmap of the top image: bitmap.h. */
 struct sim_bitmap {
-    uint64_t id;    /* 0: there is none */
-    uint64_t since; /* of the model's ticks */
+    uint64_t id; /* 0: there is none */
     char name[16];
-    GArray *changes;
+    struct sim_changes changes;
 };
 
 struct sim_disk {
@@ -83,12 +90,14 @@ struct sim_disk {
     struct sim_layer targets[SIM_TARGETS_MAX]; /* for jobs: empty images */
     uint32_t target_count;
     uint32_t targets_used;
+    struct sim_layer fleece; /* takes what guests overwrite; no format: there is none */
 
     /* A life. */
     struct ash_disk *disk; /* NULL: not open */
     uint32_t flags;        /* ASH_NODE_* */
     bool write_through;
     bool filtered;            /* it is opened with the filters of the life */
+    bool logged;              /* by one that asks for lengths of whole sectors */
     struct ash_co_rwlock use; /* held by each step, exclusively by those that close the disk */
     uint32_t verbs;           /* under way that make requests fail: resizes, reopenings */
     uint32_t verbs_ever;
@@ -97,7 +106,11 @@ struct sim_disk {
     uint32_t resizes_ever;
     const struct sim_job *job; /* that runs; NULL: none */
     uint32_t jobs_ever;
-    uint32_t moved; /* so often a job has led it to another image */
+    uint32_t snapshots_ever;
+    bool hurried;          /* guests' requests may fail as they wait for no longer than a while */
+    uint32_t hurried_ever; /* so many jobs did so */
+    struct sim_changes changes; /* since the job began */
+    uint32_t moved;             /* so often a job has led it to another image */
     struct sim_bitmap bitmaps[SIM_BITMAPS_MAX];
     uint64_t bitmaps_ever;
     struct sim_layer copy; /* what it held at a moment, but for what the bitmap `copy_watch` says */

@@ -3,6 +3,7 @@
 #ifndef ASH_TESTS_SIM_STEP_H
 #define ASH_TESTS_SIM_STEP_H
 
+#include <jansson.h>
 #include "block/io/io.h"
 #include "tests/sim/sim.h"
 
@@ -40,21 +41,38 @@ struct sim_op {
     bool beside_job; /* one ran when it began */
     uint32_t jobs_ever;
     uint32_t verbs_ever;
+    uint32_t resizes_ever;
+    bool hurried; /* disk->hurried when it began */
+    uint32_t hurried_ever;
 
     /* A job: job.h. */
     const struct sim_job *job;
+    bool started;
     bool cancelled; /* before it was ready, or by force */
     bool forced;
     bool completed;
-    bool keep; /* it is not to be completed */
+    bool keep;    /* it is not to be completed */
+    bool endless; /* it goes on until it is cancelled */
+    bool hurries; /* guests' requests may fail as they wait for it no longer than a while */
+    bool timed;   /* it may end as it took too long */
     struct sim_layer target;
-    bool whole; /* the target becomes equal to the disk */
-    bool incremental;
-    uint64_t watch; /* a bitmap that was there before it began; 0 */
+    bool whole;       /* the target becomes equal to the disk */
+    bool overlay;     /* it does on what the disk's top image stands on */
+    bool longer;      /* it may stay longer than the disk */
+    bool incremental; /* it is a copy from before that is brought up to date */
+    uint64_t watch;   /* a bitmap that was there before it began; 0 */
+    uint64_t bitmap;  /* one that it uses; 0 */
+    json_t *action;   /* in the same transaction; NULL: none */
+    uint64_t action_bitmap;
+    bool adds; /* the action adds it */
+
+    /* The moment that a copy is of: job_copy.c. */
     bool moment_began;
     uint32_t moment_resizes;
     struct model_op moment;
     struct model_op moment_flush;
+    struct model_image *image; /* NULL: it is not known what the disk held */
+    GArray *exact;             /* of struct model_range, where the copy has to be so; NULL: all */
 };
 
 struct sim_step {
@@ -121,6 +139,16 @@ bool sim_legal_job(const struct sim_op *op);
 bool sim_draw_job(struct sim_op *op);
 ASH_CO_FN int sim_run_job(struct sim_op *op);
 bool sim_may_job(const struct sim_op *op, int ret);
+
+/* snapshot.c */
+bool sim_legal_snapshot(const struct sim_op *op);
+ASH_CO_FN int sim_run_snapshot(struct sim_op *op);
+bool sim_may_snapshot(const struct sim_op *op, int ret);
+
+/* fleece.c */
+bool sim_legal_fleece(const struct sim_op *op);
+ASH_CO_FN int sim_run_fleece(struct sim_op *op);
+bool sim_may_fleece(const struct sim_op *op, int ret);
 
 /* bitmap.c */
 bool sim_legal_bitmap(const struct sim_op *op);

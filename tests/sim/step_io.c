@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include "tests/sim/bitmap.h"
 #include "tests/sim/format.h"
+#include "tests/sim/job.h"
 #include "tests/sim/stamp.h"
 #include "tests/sim/step.h"
 
@@ -297,7 +298,9 @@ bool sim_may_zero(const struct sim_op *op, int ret)
 bool sim_may_compress(const struct sim_op *op, int ret)
 {
     uint64_t end = op->io.offset + op->io.bytes;
-    if ((ret == -EINVAL || ret == -ENOTSUP) && op->moved != op->disk->moved) {
+    const struct sim_job *job = op->disk->job;
+    bool moved = op->moved != op->disk->moved || (job && job->moves);
+    if ((ret == -EINVAL || ret == -ENOTSUP) && moved) {
         return true; /* it came to an image of another format */
     }
     return ret == -EINVAL && end % op->disk->layers[0].unit_bytes != 0 &&

@@ -21,7 +21,7 @@ bool sim_draw_resize(struct sim_op *op)
     uint64_t bytes = ash_prng_chance(op->prng, 500)
                          ? old - sim_below(op->prng, old / 3 + 1)
                          : old + sim_below(op->prng, disk->model.bytes_max - old + 1);
-    if (!top->odd) {
+    if (!top->odd || disk->logged) {
         bytes = (top->offset + bytes) / 4096 * 4096;
         bytes = bytes > top->offset ? bytes - top->offset : 4096 - top->offset % 4096;
     }
