@@ -29,6 +29,7 @@ struct ash_mirror_sweep {
     struct ash_mirror *mirror; /* not to be looked at once forsaken */
     struct ash_copier *copier;
     uint64_t position;
+    bool passed; /* all was looked at: while guests write, a run that is to end is one pass */
 };
 
 static const struct ash_option mirror_options[] = {
@@ -78,12 +79,14 @@ ASH_CO_FN static int mirror_next(struct ash_sweep *sweep, uint64_t *offset, uint
     uint64_t found;
     uint64_t length;
     *bytes = 0;
-    if (ash_bitmap_is_clean(dirty)) {
+    bool one_pass = s->mirror->goal != ASH_MIRROR_GOAL_NONE && !s->mirror->paused;
+    if (ash_bitmap_is_clean(dirty) || (one_pass && s->passed)) {
         return 0;
     }
     if (!ash_bitmap_next_dirty(dirty, s->position, UINT64_MAX, piece, &found, &length)) {
         s->position = 0;
-        if (!ash_bitmap_next_dirty(dirty, 0, UINT64_MAX, piece, &found, &length)) {
+        s->passed = true;
+        if (one_pass || !ash_bitmap_next_dirty(dirty, 0, UINT64_MAX, piece, &found, &length)) {
             return 0;
         }
     }
@@ -402,6 +405,7 @@ ASH_CO_FN static int catch_up(struct ash_mirror *m, struct ash_error *error)
 {
     int ret = ash_sweep_step(&m->sweep->sweep, fit_target);
     if (ret == 0) {
+        m->sweep->passed = false;
         ret = ash_sweep_run(&m->sweep->sweep);
         if (ret < 0 && ret != -ECANCELED) {
             ash_error_errno(error, ret, "Mirroring '%s' failed", m->source->filename);

@@ -382,6 +382,91 @@ QCOW2_TEST(a_job_reads_its_source_and_not_its_own_filter)
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
+/* --- the mailing lists' cases, and targets that never answer --- */
+
+/* A target that answers no write: the job ends, and the guest goes on. */
+QCOW2_TEST(force_ends_a_mirror_whose_target_never_answers)
+{
+    make_target(MIB);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    ash_sim_hold(rig.world, "target", ASH_AIO_WRITE, 0, INT64_MAX);
+    assert_int_equal(start_mirror(""), 0);
+    while (ash_sim_held(rig.world) == 0) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(end_job(ASH_JOB_FORCE_CANCEL), -ECANCELED);
+    assert_int_equal(write_bytes(0, 65536, 2), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    ash_sim_release_all(rig.world); /* the loop outlives what is on its way */
+    ash_co_sleep(100 * MS);
+}
+
+static bool guest_stops;
+static unsigned guest_writes;
+
+static void endless_body(void *opaque)
+{
+    static uint8_t data[65536];
+    (void)opaque;
+    ash_co_assert_inside();
+    while (!guest_stops) {
+        memset(data, 7, sizeof(data));
+        uint64_t offset = guest_writes++ % 16 * sizeof(data);
+        assert_int_equal(ash_disk_write(disk, offset, data, sizeof(data), 0), 0);
+    }
+    guest_stops = false;
+}
+
+/* guest:  writes, writes, writes .......................... finds the disk as it was
+ * mirror: ready ............ is cancelled, ends well while they come */
+QCOW2_TEST(a_ready_mirror_is_cancelled_under_endless_writes)
+{
+    begin_mirror("");
+    guest_stops = false;
+    guest_writes = 0;
+    wait_for(ASH_JOB_READY);
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, endless_body, NULL), 0);
+    ash_co_sleep(50 * MS);
+    assert_int_equal(end_job(ASH_JOB_CANCEL), 0);
+    unsigned before = guest_writes;
+    ash_co_sleep(50 * MS);
+    assert_true(guest_writes > before);
+    guest_stops = true;
+    while (guest_stops) {
+        ash_co_sleep(1 * MS);
+    }
+    expect_target(0, 7);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+static void dismiss_at_the_end(void *opaque, struct ash_job *ended, enum ash_job_event event)
+{
+    bool *dismissed = opaque;
+    (void)event;
+    if (ash_job_state(ended) == ASH_JOB_CONCLUDED && !*dismissed) {
+        assert_int_equal(ash_job_control(ended, ASH_JOB_DISMISS, 0, NULL, NULL), 0);
+        *dismissed = true;
+    }
+}
+
+QCOW2_TEST(a_job_is_dismissed_in_its_own_event)
+{
+    bool dismissed = false;
+    open_image("cluster_size=64k", MIB);
+    json_t *description = json_pack("{s:s, s:s, s:s, s:b}", "type", "stream", "job-id", "job",
+                                    "device", ash_disk_node(disk)->name, "auto-dismiss", 0);
+    int ret = ash_co_job_start(rig.loop, description, dismiss_at_the_end, &dismissed, &job, &error);
+    json_decref(description);
+    assert_int_equal(ret, 0);
+    wait_for(ASH_JOB_NULL);
+    assert_true(dismissed);
+    assert_null(ash_job_find(rig.loop, "job"));
+    ash_job_unref(job);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -399,6 +484,9 @@ int main(void)
         RUN(a_job_keeps_to_its_speed),
         RUN(what_failed_and_stopped_a_job_is_done_when_it_goes_on),
         RUN(a_job_reads_its_source_and_not_its_own_filter),
+        RUN(force_ends_a_mirror_whose_target_never_answers),
+        RUN(a_ready_mirror_is_cancelled_under_endless_writes),
+        RUN(a_job_is_dismissed_in_its_own_event),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
