@@ -170,6 +170,11 @@ struct ash_driver {
     /* Rewrites the header's backing strings (NULL: none). */
     ASH_CO_PTR int (*set_backing)(struct ash_node *node, const char *file, const char *format,
                                  struct ash_error *error);
+    /* Marks the image with 16 bytes, or, with NULL, takes the mark away; stable when it returns: see
+     * block/io/mark.h. Missing: such images cannot be marked. */
+    ASH_CO_PTR int (*mark)(struct ash_node *node, const uint8_t *id, struct ash_error *error);
+    /* The mark that is on disk; NULL: none. */
+    const uint8_t *(*marked)(const struct ash_node *node);
     /* How large an image of `bytes` would be of which `allocated_bytes` (whole units of the format's own
      * size are counted by the caller through `unit`) hold data. */
     int (*measure)(uint64_t bytes, const void *create_options,

@@ -30,6 +30,14 @@ struct ash_mirror_sweep {
     struct ash_copier *copier;
     uint64_t position;
     bool passed; /* all was looked at: while guests write, a run that is to end is one pass */
+    struct ash_list works; /* of struct work */
+};
+
+/* A range that is being copied, on the stack of who copies it. */
+struct work {
+    struct ash_list link;
+    uint64_t offset;
+    uint64_t bytes;
 };
 
 static const struct ash_option mirror_options[] = {
@@ -44,6 +52,10 @@ static const struct ash_option mirror_options[] = {
                       .help = "name of the filter"),
     ASH_OPTION_STRING("bitmap", struct ash_mirror, bitmap_name,
                       .help = "for sync=incremental: what to copy"),
+    ASH_OPTION_STRING("state-file", struct ash_mirror, state_name,
+                      .help = "file that makes the job resumable; if it is one, resumes it"),
+    ASH_OPTION_BOOL("state-unmarked", struct ash_mirror, state_unmarked,
+                    .help = "vouches that images which cannot be marked are not changed between"),
     ASH_OPTION_ENUM("sync", struct ash_mirror, sync, sync_names,
                     .help = "what to copy: full, top, none, incremental"),
     ASH_OPTION_ENUM("copy-mode", struct ash_mirror, copy_mode, copy_mode_names,
@@ -68,6 +80,120 @@ static struct ash_mirror *mirror_of(struct ash_job *job)
     return ash_container_of(job, struct ash_mirror, job);
 }
 
+/* --- the state file --- */
+
+#define STATE_PART_BYTES (1 * MiB)
+#define TIDY_NS UINT64_C(1000000000)
+
+/* What was copied is made stable and noted in the state file, beside the job: it may be waited for
+ * in vain. */
+struct ash_mirror_tidying {
+    struct ash_mirror *mirror; /* NULL: it has let go */
+    struct ash_resume_file *resume;
+    struct ash_copier *copier;
+};
+
+static void tidy(void *opaque)
+{
+    struct ash_mirror_tidying *tidying = opaque;
+    ash_co_assert_inside();
+    /* The source too: what it loses in a power cut, the target must not have kept. */
+    if (ash_copier_flush_source(tidying->copier) == 0 && ash_copier_flush(tidying->copier) == 0) {
+        ash_resume_tidy_end(tidying->resume);
+    }
+    if (tidying->mirror != NULL) {
+        tidying->mirror->tidying = NULL;
+    }
+    ash_copier_unref(tidying->copier);
+    ash_resume_unref(tidying->resume);
+    g_free(tidying);
+}
+
+/* Whether the target has got the range. */
+static bool is_copied(void *opaque, uint64_t offset, uint64_t bytes)
+{
+    const struct ash_mirror *m = opaque;
+    ash_list_for_each (work, &m->sweep->works, struct work, link) {
+        if (work->offset < offset + bytes && offset < work->offset + work->bytes) {
+            return false;
+        }
+    }
+    return ash_bitmap_dirty_bytes_in(m->dirty, offset, bytes) == 0;
+}
+
+ASH_CO_FN static void tidy_now_and_then(struct ash_mirror *m)
+{
+    uint64_t now = ash_loop_now(m->job.loop);
+    if (m->resume == NULL || m->tidying != NULL || now - m->tidied_ns < TIDY_NS) {
+        return;
+    }
+    m->tidied_ns = now;
+    if (!ash_resume_tidy_begin(m->resume, is_copied, m)) {
+        return;
+    }
+    struct ash_mirror_tidying *tidying = g_new0(struct ash_mirror_tidying, 1);
+    *tidying = (struct ash_mirror_tidying){m, m->resume, m->sweep->copier};
+    ash_copier_ref(tidying->copier);
+    ash_resume_ref(tidying->resume);
+    m->tidying = tidying;
+    if (ash_co_spawn(&m->job.loop->sched, tidy, tidying) < 0) {
+        tidy(tidying);
+    }
+}
+
+ASH_CO_FN static int open_state(struct ash_mirror *m, struct ash_error *error)
+{
+    uint64_t part = ASH_MAX(STATE_PART_BYTES, m->granularity_bytes);
+    int ret = ash_resume_open(m->job.loop, m->state_name, ASH_RESUME_MIRROR, part,
+                              m->source->size_bytes, &m->resume, error);
+    return ret < 0 ? ret
+                   : ash_resume_images(m->resume, m->source, m->target, m->state_unmarked, error);
+}
+
+/* The parts that the file has bits of, and what the source has grown by. */
+static void mark_resumed(struct ash_mirror *m)
+{
+    const struct ash_resume_file *file = m->resume;
+    uint64_t size = m->source->size_bytes;
+    for (uint64_t i = 0;
+         (i = ash_hbitmap_next_set(&file->now, i, file->now.bits)) != ASH_HBITMAP_NONE; i++) {
+        uint64_t at = i * file->part_bytes;
+        if (at < size) {
+            ash_bitmap_set(m->dirty, at, ASH_MIN(file->part_bytes, size - at));
+        }
+    }
+    if (size > file->size_bytes) {
+        ash_bitmap_set(m->dirty, file->size_bytes, size - file->size_bytes);
+    }
+}
+
+/* What is marked is in the file: from here on the job can be resumed. */
+ASH_CO_FN static int begin_state(struct ash_mirror *m, struct ash_error *error)
+{
+    uint64_t at = 0;
+    uint64_t bytes = 0;
+    if (m->resume == NULL || m->resume->resumed) {
+        return 0;
+    }
+    while (ash_bitmap_next_dirty(m->dirty, at + bytes, UINT64_MAX, UINT64_MAX, &at, &bytes)) {
+        ash_resume_put(m->resume, at, bytes, true);
+    }
+    return ash_resume_begin(m->resume, error);
+}
+
+ASH_CO_FN static void let_state_go(struct ash_mirror *m)
+{
+    if (m->tidying != NULL) {
+        m->tidying->mirror = NULL;
+        m->tidying = NULL;
+    }
+    if (m->resume != NULL) {
+        ash_resume_release(m->resume);
+        ash_resume_unref(m->resume);
+        m->resume = NULL;
+    }
+}
+
 /* --- the sweep --- */
 
 ASH_CO_FN static int mirror_next(struct ash_sweep *sweep, uint64_t *offset, uint64_t *bytes)
@@ -79,6 +205,7 @@ ASH_CO_FN static int mirror_next(struct ash_sweep *sweep, uint64_t *offset, uint
     uint64_t found;
     uint64_t length;
     *bytes = 0;
+    tidy_now_and_then(s->mirror);
     bool one_pass = s->mirror->goal != ASH_MIRROR_GOAL_NONE && !s->mirror->paused;
     if (ash_bitmap_is_clean(dirty) || (one_pass && s->passed)) {
         return 0;
@@ -139,6 +266,8 @@ ASH_CO_FN static int mirror_copy(struct ash_sweep *sweep, uint64_t offset, uint6
     if (ret < 0) {
         return ret;
     }
+    struct work work = {.offset = offset, .bytes = bytes};
+    ash_list_push_back(&s->works, &work.link);
     while (ret == 0 && sweep->job != NULL && offset < end &&
            ash_bitmap_next_dirty(s->mirror->dirty, offset, end, bytes, &found, &length)) {
         offset = ash_align_down(found, cluster);
@@ -146,6 +275,7 @@ ASH_CO_FN static int mirror_copy(struct ash_sweep *sweep, uint64_t offset, uint6
         ret = copy_dirty(s, offset, length, reading);
         offset += length;
     }
+    ash_list_remove(&work.link);
     ash_copier_end(s->copier, &lock);
     return ret;
 }
@@ -195,6 +325,7 @@ ASH_CO_FN static int insert_filter(struct ash_mirror *m, struct ash_error *error
     ret = ash_graft_insert(m->filter, error);
     if (ret == 0) {
         ash_bitmap_enable(m->dirty); /* from here on every change is marked */
+        ash_mirror_top_of(m->filter)->resume = m->resume;
     }
     ash_pause_end(&pause);
     return ret;
@@ -217,6 +348,7 @@ ASH_CO_FN static void remove_filter(struct ash_mirror *m)
     }
     ash_node_unref(m->filter);
     m->filter = NULL;
+    let_state_go(m); /* before anybody writes without the filter */
 }
 
 void ash_mirror_clean(struct ash_job *job)
@@ -228,6 +360,7 @@ void ash_mirror_clean(struct ash_job *job)
     if (m->filter != NULL) {
         remove_filter(m);
     }
+    let_state_go(m);
     if (m->paused) {
         ash_pause_end(&m->pause);
         m->paused = false;
@@ -273,6 +406,7 @@ int ash_mirror_take(struct ash_mirror *m, struct ash_error *error)
     m->sweep = g_new0(struct ash_mirror_sweep, 1);
     m->sweep->mirror = m;
     m->sweep->copier = copier;
+    ash_list_init(&m->sweep->works);
     ash_sweep_init(&m->sweep->sweep, &mirror_sweep_ops, &m->job);
     m->sweep->sweep.on_source_error = (enum ash_on_error)m->on_source_error;
     m->sweep->sweep.on_target_error = (enum ash_on_error)m->on_target_error;
@@ -306,6 +440,9 @@ ASH_CO_FN static int mirror_start(struct ash_job *job, struct ash_error *error)
     ret = ash_job_open_target(job->loop, m->target_name, m->target_format, &m->target, error);
     if (ret == 0 && m->target == m->source) {
         ret = ash_error_set(error, -EINVAL, "'%s' cannot be mirrored to itself", m->device);
+    }
+    if (ret == 0 && m->state_name != NULL) {
+        ret = open_state(m, error);
     }
     if (ret == 0) {
         ret = ash_mirror_take(m, error);
@@ -350,6 +487,10 @@ ASH_CO_FN static int mark_above(struct ash_mirror *m, const struct ash_node *bas
 ASH_CO_FN static int mark(struct ash_mirror *m, struct ash_error *error)
 {
     uint64_t size = m->source->size_bytes;
+    if (m->resume != NULL && m->resume->resumed) {
+        mark_resumed(m);
+        return 0;
+    }
     if (m->base != NULL) {
         return mark_above(m, m->base);
     }
@@ -484,6 +625,7 @@ int ash_mirror_run(struct ash_job *job, struct ash_error *error)
 {
     struct ash_mirror *m = mirror_of(job);
     int ret = mark(m, error);
+    ret = ret < 0 ? ret : begin_state(m, error);
     if (ret == 0) {
         ash_mirror_top_of(m->filter)->marked = true;
         ret = catch_up(m, error);
@@ -508,6 +650,13 @@ int ash_mirror_run(struct ash_job *job, struct ash_error *error)
 int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
 {
     struct ash_mirror *m = mirror_of(job);
+    if (m->resume !=
+        NULL) { /* who would start it again must not copy over what guests write next */
+        int done = ash_resume_done(m->resume);
+        if (done < 0) {
+            return ash_error_errno(error, done, "Writing '%s' failed", m->resume->name);
+        }
+    }
     if (m->goal != ASH_MIRROR_GOAL_PIVOT) {
         return 0;
     }

@@ -11,7 +11,9 @@
  *     read, and set again when copying fails.
  *  2. The end is decided only while the users are paused and nothing is in flight: then no bit set
  *     means that target and source are equal. The users stay paused until they have been led over.
- *  3. A job that ends well has flushed the target after the last write to it. */
+ *  3. A job that ends well has flushed the target after the last write to it.
+ *  4. With a state file, a part of it is clear only if the target holds what the source does,
+ * stably: the file says so by the time at which a guest may write. */
 #ifndef ASH_JOB_MIRROR_H
 #define ASH_JOB_MIRROR_H
 
@@ -31,6 +33,7 @@ enum ash_mirror_copy_mode { ASH_MIRROR_BACKGROUND, ASH_MIRROR_WRITE_BLOCKING };
 enum ash_mirror_goal { ASH_MIRROR_GOAL_NONE, ASH_MIRROR_GOAL_PIVOT, ASH_MIRROR_GOAL_KEEP };
 
 struct ash_mirror_sweep;
+struct ash_mirror_tidying;
 
 struct ash_mirror {
     struct ash_job job;
@@ -40,6 +43,8 @@ struct ash_mirror {
     char *replaces;
     char *filter_name;
     char *bitmap_name;
+    char *state_name;
+    bool state_unmarked;
     int sync;      /* enum ash_mirror_sync */
     int copy_mode; /* enum ash_mirror_copy_mode */
     uint64_t granularity_bytes;
@@ -55,6 +60,9 @@ struct ash_mirror {
     struct ash_node *filter;
     struct ash_bitmap *dirty;
     struct ash_mirror_sweep *sweep;
+    struct ash_resume_file *resume; /* NULL: it cannot be resumed */
+    struct ash_mirror_tidying *tidying;
+    uint64_t tidied_ns;
     struct ash_converge throttle; /* while `converge` is on */
     struct ash_pause pause;
     bool paused;

@@ -97,15 +97,39 @@ void ash_before_write_unref(struct ash_before_write *self)
     ash_loop_assert_owner(self->loop);
     ash_assert(self->refs > 0);
     if (--self->refs == 0) {
+        if (self->resume != NULL) {
+            ash_resume_unref(self->resume);
+        }
         ash_copier_unref(self->copier);
         before_write_free(self);
     }
 }
 
-int ash_before_write_restart(struct ash_before_write *self)
+int ash_before_write_restart_at(struct ash_before_write *self, uint64_t bytes)
 {
     self->broken = 0;
-    return make_sets(self, self->copier->source->child->size_bytes);
+    return make_sets(self, bytes);
+}
+
+int ash_before_write_restart(struct ash_before_write *self)
+{
+    return ash_before_write_restart_at(self, self->copier->source->child->size_bytes);
+}
+
+/* What was copied is in the target, stably, before the file says that it was. */
+ASH_CO_FN static int settle_target(void *opaque)
+{
+    struct ash_before_write *self = opaque;
+    return ash_copier_flush(self->copier);
+}
+
+void ash_before_write_record(struct ash_before_write *self, struct ash_resume_file *file)
+{
+    ash_assert(self->resume == NULL);
+    ash_assert(file->part_bytes == self->copier->cluster_bytes);
+    self->resume = file;
+    file->settle = settle_target;
+    file->opaque = self;
 }
 
 void ash_before_write_keep(struct ash_before_write *self, uint64_t offset, uint64_t bytes)
@@ -169,6 +193,9 @@ ASH_CO_FN static int copy_locked(struct ash_before_write *self, uint64_t offset,
             ash_hbitmap_set(&self->uncopied, first, next - first);
             return ret;
         }
+        if (self->resume != NULL) {
+            ash_resume_put(self->resume, from, to - from, false);
+        }
         first = next;
     }
     return 0;
@@ -185,6 +212,13 @@ int ash_before_write_copy(struct ash_before_write *self, uint64_t offset, uint64
         ash_copier_end(self->copier, &lock);
     }
     return ret;
+}
+
+/* Whether what was copied of the range may have to be copied again after a crash. */
+static bool is_unsettled(const struct ash_before_write *self, uint64_t offset, uint64_t end)
+{
+    return self->resume != NULL && offset < end &&
+           !ash_resume_is(self->resume, offset, end - offset, false);
 }
 
 /* A copy for the sake of a guest, in a coroutine of its own: the guest can give it up. */
@@ -215,6 +249,9 @@ static void run_errand(void *opaque)
     if (errand->ret == 0) {
         errand->ret = copy_locked(self, errand->offset, errand->offset + errand->bytes, &reading);
         ash_copier_end(self->copier, &lock);
+    }
+    if (errand->ret == 0 && is_unsettled(self, errand->offset, errand->offset + errand->bytes)) {
+        errand->ret = ash_resume_commit(self->resume);
     }
     errand->done = true;
     errand_unref(errand);
@@ -293,11 +330,17 @@ int ash_before_write_guard(struct ash_before_write *self, uint64_t offset, uint6
         ret = copy_for_guest(self, at, piece, deadline_ns);
         at += piece;
     }
-    if (self->broken < 0) {
-        ret = 0;
-    } else if (ret < 0 && !self->break_guest_write) {
+    if (ret == 0 && self->broken == 0 && is_unsettled(self, offset, end)) {
+        deadline_ns = self->timeout_ns != 0 && deadline_ns == UINT64_MAX
+                          ? ash_loop_now(self->loop) + self->timeout_ns
+                          : deadline_ns;
+        ret = copy_for_guest(self, offset, end - offset, deadline_ns);
+    }
+    if (self->broken == 0 && ret < 0 && !self->break_guest_write) {
         ash_before_write_break(self, ret);
-        ret = 0;
+    }
+    if (self->broken < 0) {
+        ret = self->resume != NULL && offset < end ? ash_resume_break(self->resume) : 0;
     }
     ash_before_write_unref(self);
     return ret;

@@ -22,11 +22,14 @@
  *     in it, is not waited for.
  *  4. Once broken it stays so: nothing is copied any more, guests are not held up, and reading is
  *     -EACCES, also for reads under way.
- *  5. What the source grows by is not in the snapshot. What it is to lose is copied first. */
+ *  5. What the source grows by is not in the snapshot. What it is to lose is copied first.
+ *  6. With a resume file, a guest's change goes on when its clusters are stably copied, or when the
+ *     file stably says that the snapshot is broken. */
 #ifndef ASH_BLOCK_COPY_BEFORE_WRITE_H
 #define ASH_BLOCK_COPY_BEFORE_WRITE_H
 
 #include "block/copy/copier.h"
+#include "block/copy/resume_file.h"
 #include "util/hbitmap.h"
 
 struct ash_before_write_config {
@@ -46,10 +49,11 @@ struct ash_before_write {
     uint64_t size_bytes; /* of the snapshot */
     uint64_t timeout_ns;
     bool break_guest_write;
-    int broken;                    /* the error that broke it; 0: none did */
-    struct ash_co_queue waiting;   /* guests; woken by each copy that ends, and when it breaks */
-    void (*changed)(void *opaque); /* a guest's copy has ended, or it broke; may be NULL */
-    void *opaque;                  /* for changed */
+    int broken;                     /* the error that broke it; 0: none did */
+    struct ash_co_queue waiting;    /* guests; woken by each copy that ends, and when it breaks */
+    void (*changed)(void *opaque);  /* a guest's copy has ended, or it broke; may be NULL */
+    void *opaque;                   /* for changed */
+    struct ash_resume_file *resume; /* NULL: none. A reference; its parts are clusters */
 };
 
 /* With all of the source kept and uncopied. The users of the source are paused, or there are none.
@@ -63,6 +67,8 @@ ASH_CO_FN void ash_before_write_unref(struct ash_before_write *self);
 /* The moment of the snapshot is now: the length that the source has, and nothing kept. The users of
  * the source are paused. -ENOMEM: as before. ash_before_write_keep() then says what is kept. */
 int ash_before_write_restart(struct ash_before_write *self);
+/* The same, for a snapshot of a length that the source had earlier. */
+int ash_before_write_restart_at(struct ash_before_write *self, uint64_t bytes);
 /* Keeps every cluster that the range touches; cut to the snapshot. Users are paused. */
 void ash_before_write_keep(struct ash_before_write *self, uint64_t offset, uint64_t bytes);
 
@@ -75,6 +81,10 @@ ASH_CO_FN int ash_before_write_guard(struct ash_before_write *self, uint64_t off
  * -ECANCELED: forsaken. */
 ASH_CO_FN int ash_before_write_copy(struct ash_before_write *self, uint64_t offset, uint64_t bytes,
                                     bool *reading);
+
+/* Records copies in the file from now on, and takes over the caller's reference to it. The users of
+ * the source are paused. */
+void ash_before_write_record(struct ash_before_write *self, struct ash_resume_file *file);
 
 /* Reads the snapshot; the range lies in it. Asks what its beginning is. */
 ASH_CO_FN int ash_before_write_read(struct ash_before_write *self, uint64_t offset, uint64_t bytes,

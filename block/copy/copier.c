@@ -351,3 +351,15 @@ int ash_copier_flush(struct ash_copier *copier)
     struct ash_io io = {.op = ASH_FLUSH};
     return ash_copier_target_io(copier, &io);
 }
+
+int ash_copier_flush_source(struct ash_copier *copier)
+{
+    int ret = read_begin(copier);
+    if (ret == 0) {
+        ash_user_begin(&copier->source_user);
+        ret = ash_edge_flush(copier->source);
+        ash_user_leave(&copier->source_user);
+        read_end(copier);
+    }
+    return ret;
+}

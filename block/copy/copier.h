@@ -88,6 +88,8 @@ ASH_CO_FN int ash_copier_target_io(struct ash_copier *copier, const struct ash_i
 
 /* What the target was given is stable. */
 ASH_CO_FN int ash_copier_flush(struct ash_copier *copier);
+/* What was read from the source is stable there. -ECANCELED: it was let go. */
+ASH_CO_FN int ash_copier_flush_source(struct ash_copier *copier);
 
 /* Whether layers of the source above `base` (NULL: all) decide anything from `offset` on, and for
  * how long that is so. */

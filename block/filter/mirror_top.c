@@ -12,7 +12,8 @@
  * reach so far yet, they are dirty: the guest's request does not fail for that. Nothing counts as
  * clean until the job has marked what is to be copied first.
  *  4. The source comes first: what it failed to write is not in the target either, unless the
- * source wrote a part; then the cluster is dirty. */
+ * source wrote a part; then the cluster is dirty.
+ *  5. Of a resumable mirror no change reaches the source before the intent is stable. */
 #include "block/filter/mirror_top.h"
 #include <errno.h>
 #include "block/filter/filter.h"
@@ -43,8 +44,7 @@ ASH_CO_FN static int change_both(struct ash_node *node, const struct ash_io *io)
     struct ash_range_lock lock;
     ash_copier_ref(copier);
     ash_range_lock(&lock, &copier->locks, io->offset, io->bytes);
-    bool clean =
-        top->marked && ash_bitmap_dirty_bytes_in(top->dirty, lock.offset, lock.bytes) == 0;
+    bool clean = top->marked && ash_bitmap_dirty_bytes_in(top->dirty, lock.offset, lock.bytes) == 0;
     int ret = ash_edge_io(node->file, io);
     if (ret == 0 && io->op != ASH_DISCARD) {
         bool whole;
@@ -75,9 +75,8 @@ ASH_CO_FN static void count(struct ash_node *node, const struct ash_io *io)
     top->written_bytes += io->bytes;
 }
 
-ASH_CO_FN static int mirror_top_write(struct ash_node *node, const struct ash_io *io)
+ASH_CO_FN static int write(struct ash_node *node, const struct ash_io *io)
 {
-    count(node, io);
     if (passes(node)) {
         return ash_edge_io(node->file, io);
     }
@@ -94,10 +93,47 @@ ASH_CO_FN static int mirror_top_write(struct ash_node *node, const struct ash_io
     return ret;
 }
 
-ASH_CO_FN static int mirror_top_clear(struct ash_node *node, const struct ash_io *io)
+ASH_CO_FN static int change(struct ash_node *node, const struct ash_io *io)
 {
-    count(node, io);
+    if (io->op == ASH_WRITE) {
+        return write(node, io);
+    }
     return passes(node) ? ash_edge_io(node->file, io) : change_both(node, io);
+}
+
+ASH_CO_FN static int mirror_top_change(struct ash_node *node, const struct ash_io *io)
+{
+    struct ash_resume_file *resume = ash_mirror_top_of(node)->resume;
+    count(node, io);
+    if (resume == NULL) {
+        return change(node, io);
+    }
+    struct ash_resume_intent intent;
+    int ret = ash_resume_intend(resume, &intent, io->offset, io->bytes);
+    if (ret == 0) {
+        ret = change(node, io);
+        ash_resume_intended(&intent);
+    }
+    return ret;
+}
+
+/* What a disk loses, or gets anew, is a change too. */
+ASH_CO_FN static int mirror_top_resize(struct ash_node *node, uint64_t bytes,
+                                       enum ash_prealloc prealloc, struct ash_error *error)
+{
+    struct ash_resume_file *resume = ash_mirror_top_of(node)->resume;
+    struct ash_resume_intent intent;
+    uint64_t from = ASH_MIN(bytes, node->size_bytes);
+    if (resume == NULL) {
+        return ash_filter_resize(node, bytes, prealloc, error);
+    }
+    int ret = ash_resume_intend(resume, &intent, from, ASH_MAX(bytes, node->size_bytes) - from);
+    if (ret < 0) {
+        return ash_error_errno(error, ret, "'%s' cannot be written", resume->name);
+    }
+    ret = ash_filter_resize(node, bytes, prealloc, error);
+    ash_resume_intended(&intent);
+    return ret;
 }
 
 const struct ash_driver ash_driver_mirror_top = {
@@ -106,11 +142,11 @@ const struct ash_driver ash_driver_mirror_top = {
     .state_size = sizeof(struct ash_mirror_top),
     .open = ash_filter_open,
     .limits = ash_filter_limits,
-    .resize = ash_filter_resize,
+    .resize = mirror_top_resize,
     .io =
         {
-            [ASH_WRITE] = mirror_top_write,
-            [ASH_ZERO] = mirror_top_clear,
-            [ASH_DISCARD] = mirror_top_clear,
+            [ASH_WRITE] = mirror_top_change,
+            [ASH_ZERO] = mirror_top_change,
+            [ASH_DISCARD] = mirror_top_change,
         },
 };

@@ -5,6 +5,7 @@
 
 #include "block/bitmap/bitmap.h"
 #include "block/copy/copier.h"
+#include "block/copy/resume_file.h"
 #include "block/filter/throttle_group.h"
 #include "block/graph/node.h"
 
@@ -15,6 +16,7 @@ struct ash_mirror_top {
     bool write_blocking;       /* guests' writes go to the target too, before they complete */
     uint64_t written_bytes;    /* that guests have changed, ever */
     struct ash_throttle_member *limit; /* what holds their changes back; NULL: nothing does */
+    struct ash_resume_file *resume;    /* where guests' changes are recorded first; NULL: nowhere */
     int target_error; /* the first error of such a write; what failed stays dirty */
 };
 

@@ -93,6 +93,8 @@ struct ash_node {
     char *filename;  /* the path, or a text that names the node in messages; never NULL */
     json_t *options; /* as opened: for "json:" file names; never NULL */
     uint32_t flags;  /* ASH_NODE_* */
+    bool mark_held;  /* block/io/mark.h: by a job */
+    bool mark_idle;  /* on disk, and held by nobody */
     uint32_t refs;   /* edges to it, and holders of a pointer */
     bool open;       /* with all that it stands on: by its name the node can be found */
     uint64_t size_bytes;

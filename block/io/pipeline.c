@@ -16,6 +16,7 @@
 #include "block/bitmap/bitmap.h"
 #include "block/driver.h"
 #include "block/io/guard.h"
+#include "block/io/mark.h"
 #include "block/map/map.h"
 #include "util/assert.h"
 #include "util/range.h"
@@ -173,6 +174,12 @@ int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
     }
     if (ash_unlikely(ash_guard_applies(node, &io))) {
         return ash_guard_io(edge, &io);
+    }
+    if (ash_unlikely(node->mark_idle) && is_mutation(io.op)) {
+        ret = ash_mark_drop(node);
+        if (ret < 0) {
+            return ret;
+        }
     }
     rewrite(node, &io);
 

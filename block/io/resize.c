@@ -8,13 +8,14 @@
  *  2. What appears reads as zeroes; the driver sees to it, as it alone knows when the new length
  *     becomes true on disk. Where that cannot be had, the node keeps its length.
  *  3. What walks found in that range, in this node or above it, is forgotten.
- *  4. Dirty bitmaps follow the length; the memory for it is there before anything changes. A shrink that
- *     fails may have lost what it was to cut off, so that is marked. */
+ *  4. Dirty bitmaps follow the length; the memory for it is there before anything changes. A shrink
+ * that fails may have lost what it was to cut off, so that is marked. */
 #include <errno.h>
 #include <inttypes.h>
 #include "block/bitmap/bitmap.h"
 #include "block/driver.h"
 #include "block/graph/node.h"
+#include "block/io/mark.h"
 #include "block/map/map.h"
 #include "util/assert.h"
 
@@ -57,6 +58,11 @@ int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int p
         int ret = check(node, bytes, flags, error);
         if (ret < 0) {
             return ret;
+        }
+        ret = ash_mark_drop(node);
+        if (ret < 0) {
+            return ash_error_errno(error, ret, "The mark of '%s' cannot be taken away",
+                                   node->filename);
         }
         uint64_t old = node->size_bytes;
         uint64_t from = ASH_MIN(old, bytes);

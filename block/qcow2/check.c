@@ -20,6 +20,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include "block/io/mark.h"
 #include "block/qcow2/repair.h"
 #include "util/assert.h"
 #include "util/range.h"
@@ -308,6 +309,13 @@ int ash_qcow2_check(struct ash_node *node, struct ash_check *check, struct ash_e
     bool was_writing = s->writing;
     if (check->fix != 0 && !ash_node_writable(node)) {
         return ash_error_set(error, -EPERM, "'%s' is not open for writing", node->filename);
+    }
+    if (check->fix != 0) {
+        int dropped = ash_mark_drop(node); /* a repair may change what is read */
+        if (dropped < 0) {
+            return ash_error_errno(error, dropped, "The mark of '%s' cannot be taken away",
+                                   node->filename);
+        }
     }
     /* What was dropped and not yet given back would look like a leak. */
     int ret = was_writing ? ash_qcow2_settle(node) : 0;

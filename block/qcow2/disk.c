@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "block/io/event.h"
+#include "block/io/mark.h"
 #include "block/qcow2/qcow2.h"
 
 int ash_qcow2_read(struct ash_node *node, uint64_t offset, void *buffer, uint64_t bytes)
@@ -144,18 +145,17 @@ int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear)
     return change(node, flags, set, clear);
 }
 
-static bool no_autoclear(struct qcow2_fields *fields, uint64_t a, uint64_t b)
+static bool no_autoclear(struct qcow2_fields *fields, uint64_t keep, uint64_t unused)
 {
-    (void)a;
-    (void)b;
-    bool any = fields->autoclear != 0;
-    fields->autoclear = 0;
+    (void)unused;
+    bool any = (fields->autoclear & ~keep) != 0;
+    fields->autoclear &= keep;
     return any;
 }
 
-int ash_qcow2_header_clear_autoclear(struct ash_node *node)
+int ash_qcow2_header_clear_autoclear(struct ash_node *node, uint64_t keep)
 {
-    return change(node, no_autoclear, 0, 0);
+    return change(node, no_autoclear, keep, 0);
 }
 
 static bool length(struct qcow2_fields *fields, uint64_t bytes, uint64_t unused)
@@ -228,6 +228,11 @@ int ash_qcow2_set_backing(struct ash_node *node, const char *file, const char *f
     if (!s->writing) {
         return ash_error_set(error, -EACCES, "%s: it is not open for writing",
                              ash_node_label(node, label));
+    }
+    int dropped = ash_mark_drop(node);
+    if (dropped < 0) {
+        return ash_error_errno(error, dropped, "%s: its mark cannot be taken away",
+                               ash_node_label(node, label));
     }
     char *old_file = g_strdup(s->header.backing_file);
     char *old_format = g_strdup(s->header.backing_format);

@@ -48,7 +48,8 @@ ASH_CO_FN static int reopen_prepare(struct ash_node *node, uint32_t flags, struc
     bool write = flags & ASH_NODE_WRITE;
     char label[300];
     if (write && !s->writing) {
-        if ((f->incompatible & QCOW2_INCOMPATIBLE_DIRTY) || f->autoclear != 0) {
+        uint64_t known = ash_qcow2_marked(node) != NULL ? QCOW2_AUTOCLEAR_MARK : 0;
+        if ((f->incompatible & QCOW2_INCOMPATIBLE_DIRTY) || (f->autoclear & ~known) != 0) {
             return ash_error_set(error, -EBUSY,
                                  "%s: it has to be repaired, or features cleared, before it can be "
                                  "written; open it for writing instead of reopening it",
@@ -99,6 +100,8 @@ const struct ash_driver ash_driver_qcow2 = {
     .resize = ash_qcow2_resize,
     .check = ash_qcow2_check,
     .set_backing = ash_qcow2_set_backing,
+    .mark = ash_qcow2_mark,
+    .marked = ash_qcow2_marked,
     .measure = ash_qcow2_measure,
     .info = ash_qcow2_info,
     .limits = limits,

@@ -248,10 +248,13 @@ ASH_CO_FN static int repair_dirty(struct ash_node *node, struct ash_error *error
     return ret;
 }
 
-/* What is not known to hold for what we write must not be claimed any more. */
+/* What is not known to hold for what we write must not be claimed any more. A mark stays until the
+ * first change. */
 ASH_CO_FN static int clear_autoclear(struct ash_node *node, struct ash_error *error)
 {
-    int ret = ash_qcow2_header_clear_autoclear(node);
+    bool marked = ash_qcow2_marked(node) != NULL;
+    node->mark_idle = marked && !node->mark_held;
+    int ret = ash_qcow2_header_clear_autoclear(node, marked ? QCOW2_AUTOCLEAR_MARK : 0);
     return ret < 0 ? ash_error_errno(error, ret, "cannot clear the autoclear features") : 0;
 }
 

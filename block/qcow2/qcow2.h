@@ -68,6 +68,7 @@ static_assert(sizeof(struct qcow2_feature_name) == 48, "on-disk feature name");
 #define QCOW2_EXTENSION_BITMAPS UINT32_C(0x23852875)
 #define QCOW2_EXTENSION_CRYPT UINT32_C(0x0537be77)
 #define QCOW2_EXTENSION_DATA_FILE UINT32_C(0x44415441)
+#define QCOW2_EXTENSION_MARK UINT32_C(0x4153484d) /* our own: mark.c */
 
 #define QCOW2_INCOMPATIBLE_DIRTY (UINT64_C(1) << 0)
 #define QCOW2_INCOMPATIBLE_CORRUPT (UINT64_C(1) << 1)
@@ -77,6 +78,7 @@ static_assert(sizeof(struct qcow2_feature_name) == 48, "on-disk feature name");
 #define QCOW2_COMPATIBLE_LAZY_REFCOUNTS (UINT64_C(1) << 0)
 #define QCOW2_AUTOCLEAR_BITMAPS (UINT64_C(1) << 0)
 #define QCOW2_AUTOCLEAR_RAW_DATA_FILE (UINT64_C(1) << 1)
+#define QCOW2_AUTOCLEAR_MARK (UINT64_C(1) << 63) /* our own: mark.c */
 
 enum qcow2_compression {
     QCOW2_COMPRESSION_ZLIB = 0, /* raw deflate, window of 4 KiB */
@@ -499,7 +501,8 @@ int ash_qcow2_background(struct ash_node *node, void (*fn)(struct ash_node *node
 
 /* Sets and clears bits of the incompatible features. */
 ASH_CO_FN int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear);
-ASH_CO_FN int ash_qcow2_header_clear_autoclear(struct ash_node *node);
+/* All autoclear features but those of `keep`. */
+ASH_CO_FN int ash_qcow2_header_clear_autoclear(struct ash_node *node, uint64_t keep);
 /* The length of the disk. */
 ASH_CO_FN int ash_qcow2_header_set_length(struct ash_node *node, uint64_t bytes);
 /* Leads the header to where these tables are now. */
@@ -517,6 +520,12 @@ ASH_CO_FN int ash_qcow2_header_write_sector(struct ash_node *node,
 /* rewrite.c: brings the header on disk, with its extensions and strings, to what s->header holds. On
  * failure the fields are those on disk. */
 ASH_CO_FN int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *error);
+/* With the header lock held. */
+ASH_CO_FN int ash_qcow2_header_rewrite_locked(struct ash_node *node, struct ash_error *error);
+
+/* mark.c: of struct ash_driver. */
+ASH_CO_FN int ash_qcow2_mark(struct ash_node *node, const uint8_t *id, struct ash_error *error);
+const uint8_t *ash_qcow2_marked(const struct ash_node *node);
 
 /* Reads from the file; zeroes beyond its end. */
 ASH_CO_FN int ash_qcow2_read(struct ash_node *node, uint64_t offset, void *buffer, uint64_t bytes);

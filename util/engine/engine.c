@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include "util/assert.h"
 #include "util/co/co.h"
 #include "util/error.h"
@@ -87,5 +88,18 @@ void ash_aio_complete(struct ash_engine *engine, struct ash_aio *aio, int64_t re
         ash_co_wake(aio->waiter);
     } else {
         aio->done(aio);
+    }
+}
+
+void ash_engine_random(struct ash_engine *engine, void *buffer, size_t bytes)
+{
+    if (engine->ops->random != NULL) {
+        engine->ops->random(engine, buffer, bytes);
+        return;
+    }
+    for (size_t done = 0; done < bytes;) {
+        ssize_t got = getrandom((char *)buffer + done, bytes - done, 0);
+        ash_assert(got > 0 || errno == EINTR); /* nothing else can fail: getrandom(2) */
+        done += got > 0 ? (size_t)got : 0;
     }
 }

@@ -283,6 +283,13 @@ static void sim_wake(struct ash_engine *engine)
     __atomic_store_n(&sim_of(engine)->woken, true, __ATOMIC_RELEASE);
 }
 
+static void sim_random(struct ash_engine *engine, void *buffer, size_t bytes)
+{
+    struct ash_prng prng;
+    ash_prng_seed(&prng, ++sim_of(engine)->world->randoms);
+    ash_prng_fill(&prng, buffer, bytes);
+}
+
 static uint64_t sim_now(struct ash_engine *engine)
 {
     return sim_of(engine)->world->now_ns;
@@ -396,6 +403,7 @@ static const struct ash_engine_ops sim_ops = {
     .wait = sim_wait,
     .wake = sim_wake,
     .now = sim_now,
+    .random = sim_random,
     .cancel_poll = sim_cancel_poll,
     .fd = sim_fd,
     .destroy = sim_destroy,

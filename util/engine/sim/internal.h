@@ -146,6 +146,7 @@ struct ash_sim_world {
     struct ash_prng prng;
     uint64_t now_ns;
     uint64_t seq;              /* of the last change */
+    uint64_t randoms;          /* asked for by the library: they leave `prng` alone */
     uint64_t mutations;        /* requests that changed or flushed something */
     struct sim_engine *engine; /* or NULL */
 

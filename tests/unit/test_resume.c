@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Jobs that go on after a crash. The power is cut at a random request of a machine on which a guest
+ * writes beside a job; then the machine is started again, the job too, and a guest writes again. In
+ * the end the target holds what the job promises: a mirror's the source, a backup's the moment of
+ * its first start. */
+#include "block/image/image.h"
+#include "job/job.h"
+#include "tests/unit/qcow2_rig.h"
+#include "util/prng.h"
+
+#define DISK_BYTES (4 * MiB)
+#define SECTORS (DISK_BYTES / 512)
+#define SECTOR 512
+
+/* Sanitized programs are slow. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SEEDS 12
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SEEDS 12
+#endif
+#endif
+#ifndef SEEDS
+#define SEEDS 120
+#endif
+
+enum meddling { NOBODY, WITH_SOURCE, WITH_TARGET };
+
+struct machine {
+    struct rig rig;
+    struct ash_prng prng;
+    uint64_t seed;
+    const char *type;
+    enum meddling meddling;
+    bool moment_known;
+    bool over; /* the job came to its end before the power was cut */
+    int refused;
+    uint8_t moment[DISK_BYTES];
+    uint8_t now[DISK_BYTES];
+    uint8_t copy[DISK_BYTES];
+};
+
+ASH_CO_FN static int disk_io(struct ash_disk *disk, uint8_t op, uint64_t offset, void *buffer,
+                             uint64_t bytes)
+{
+    struct iovec vec = {buffer, bytes};
+    struct ash_io io = {.op = op, .offset = offset, .bytes = bytes, .iov = ash_iov_of(&vec, 1)};
+    return ash_disk_io(disk, &io);
+}
+
+ASH_CO_FN static struct ash_disk *open_disk(struct machine *m, const char *name)
+{
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_disk *disk = NULL;
+    int ret = rig_open(&m->rig, name, ASH_NODE_WRITE | ASH_NODE_DISCARD, &disk, &error);
+    if (ret < 0) {
+        print_message("seed %lu: %s\n", (unsigned long)m->seed, error.message);
+    }
+    assert_int_equal(ret, 0);
+    return disk;
+}
+
+ASH_CO_FN static int start(struct machine *m, struct ash_disk *disk, struct ash_job **job,
+                           struct ash_error *error)
+{
+    json_t *description =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i}", "type", m->type, "device",
+                  ash_disk_node(disk)->name, "target", "target", "format", "qcow2", "state-file",
+                  "state", "job-id", "job", "auto-dismiss", 0, "speed",
+                  strcmp(m->type, "mirror") == 0 ? 20000000 : 600000);
+    int ret = ash_co_job_start(m->rig.loop, description, NULL, NULL, job, error);
+    json_decref(description);
+    return ret;
+}
+
+/* Writes in one quarter of the disk for a while, and then in another, so that a mirror gets to keep
+ * the others; until it has done so often enough or the power is gone. */
+ASH_CO_FN static void guest(struct machine *m, struct ash_disk *disk, unsigned writes)
+{
+    uint8_t data[16 * SECTOR];
+    uint64_t home = 0;
+    for (unsigned i = 0; i < writes && !ash_sim_power_is_cut(m->rig.world); i++) {
+        uint64_t sectors = ash_prng_between(&m->prng, 1, 16);
+        if (ash_prng_chance(&m->prng, 50)) {
+            home = ash_prng_below(&m->prng, 4);
+        }
+        uint64_t at = home * (SECTORS / 4) + ash_prng_below(&m->prng, SECTORS / 4 - sectors);
+        memset(data, (int)ash_prng_below(&m->prng, 256), sectors * SECTOR);
+        uint8_t op = ash_prng_chance(&m->prng, 700)   ? ASH_WRITE
+                     : ash_prng_chance(&m->prng, 500) ? ASH_ZERO
+                                                      : ASH_DISCARD;
+        (void)!disk_io(disk, op, at * SECTOR, data, sectors * SECTOR);
+        if (ash_prng_chance(&m->prng, 100)) {
+            (void)!disk_io(disk, ASH_FLUSH, 0, NULL, 0);
+        }
+        ash_co_sleep(ash_prng_below(&m->prng, 60000000));
+    }
+}
+
+ASH_CO_FN static void end_job(struct ash_job *job)
+{
+    (void)!ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, NULL);
+    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
+        ash_co_sleep(1000000);
+    }
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_DISMISS, 0, NULL), 0);
+    ash_job_unref(job);
+}
+
+static int make_images(void *opaque)
+{
+    struct machine *m = opaque;
+    ash_co_assert_inside();
+    assert_int_equal(rig_create(&m->rig, "source", DISK_BYTES, "cluster_size=4k"), 0);
+    assert_int_equal(rig_create(&m->rig, "target", DISK_BYTES, "cluster_size=16k"), 0);
+    struct ash_disk *disk = open_disk(m, "source");
+    for (uint64_t at = 0; at < DISK_BYTES; at += 64 * KiB) {
+        if (ash_prng_chance(&m->prng, 700)) {
+            memset(m->moment + at, 1 + (int)ash_prng_below(&m->prng, 255), 64 * KiB);
+            assert_int_equal(disk_io(disk, ASH_WRITE, at, m->moment + at, 64 * KiB), 0);
+        }
+    }
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    return 0;
+}
+
+static int first_life(void *opaque)
+{
+    struct machine *m = opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    ash_co_assert_inside();
+    struct ash_disk *disk = open_disk(m, "source");
+    guest(m, disk, 10); /* not all of it flushed when the job starts */
+    assert_int_equal(disk_io(disk, ASH_READ, 0, m->moment, DISK_BYTES), 0);
+    ash_sim_power_cut_at(m->rig.world, ash_prng_between(&m->prng, 1, 700), ASH_SIM_CUT_RANDOM);
+    if (start(m, disk, &job, &error) == 0) {
+        guest(m, disk, 150);
+        m->over = ash_job_state(job) == ASH_JOB_CONCLUDED && job->ret == 0;
+        end_job(job);
+    }
+    (void)!ash_co_disk_close(disk, NULL);
+    return 0;
+}
+
+/* What the state file says of the job. */
+enum phase { NOTHING, BEGUN, ENDED, BROKEN };
+
+static enum phase phase_of(const struct machine *m)
+{
+    uint8_t sector[SECTOR] = {0};
+    if (ash_sim_file_bytes(m->rig.world, "state") < SECTOR) {
+        return NOTHING;
+    }
+    assert_int_equal(ash_sim_file_read(m->rig.world, "state", 0, sector, SECTOR), 0);
+    return memcmp(sector, "ASHLARJ1", 8) == 0 ? (enum phase)sector[16] : NOTHING;
+}
+
+ASH_CO_FN static void expect_same(struct machine *m, const uint8_t *want, const char *what)
+{
+    struct ash_disk *target = open_disk(m, "target");
+    assert_int_equal(disk_io(target, ASH_READ, 0, m->copy, DISK_BYTES), 0);
+    for (uint64_t i = 0; i < SECTORS; i++) {
+        if (memcmp(m->copy + i * SECTOR, want + i * SECTOR, SECTOR) != 0) {
+            fail_msg("seed %lu, %s of the %s: sector %lu has %#x, not %#x", (unsigned long)m->seed,
+                     what, m->type, (unsigned long)i, m->copy[i * SECTOR], want[i * SECTOR]);
+        }
+    }
+    assert_int_equal(ash_co_disk_close(target, NULL), 0);
+}
+
+ASH_CO_FN static void finish(struct machine *m, struct ash_disk *disk, struct ash_job *job)
+{
+    bool mirror = strcmp(m->type, "mirror") == 0;
+    enum ash_job_state wanted = mirror ? ASH_JOB_READY : ASH_JOB_CONCLUDED;
+    guest(m, disk, 20);
+    while (ash_job_state(job) != wanted && ash_job_state(job) != ASH_JOB_CONCLUDED) {
+        ash_co_sleep(1000000);
+    }
+    if (job->ret < 0) {
+        print_message("seed %lu: %s\n", (unsigned long)m->seed, job->error.message);
+    }
+    if (mirror) {
+        assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, NULL), 0);
+        while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
+            ash_co_sleep(1000000);
+        }
+    }
+    if (job->ret < 0) {
+        print_message("seed %lu: %s\n", (unsigned long)m->seed, job->error.message);
+    }
+    assert_int_equal(job->ret, 0);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_DISMISS, 0, NULL), 0);
+    ash_job_unref(job);
+    assert_int_equal(disk_io(disk, ASH_READ, 0, m->now, DISK_BYTES), 0);
+    expect_same(m, mirror ? m->now : m->moment, "the end");
+}
+
+static int second_life(void *opaque)
+{
+    struct machine *m = opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    bool begun = phase_of(m) == BEGUN;
+    ash_co_assert_inside();
+    struct ash_disk *disk = open_disk(m, m->meddling == WITH_TARGET ? "target" : "source");
+    if (begun && m->meddling != NOBODY) {
+        assert_int_equal(disk_io(disk, ASH_WRITE, 0, m->now, SECTOR), 0);
+    }
+    if (m->meddling == WITH_TARGET) {
+        assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+        disk = open_disk(m, "source");
+    }
+    if (!begun) {
+        assert_int_equal(disk_io(disk, ASH_READ, 0, m->moment, DISK_BYTES), 0);
+    }
+    int ret = start(m, disk, &job, &error);
+    m->refused = ret;
+    if (ret < 0 && (m->meddling == NOBODY || !begun)) {
+        print_message("seed %lu: %s\n", (unsigned long)m->seed, error.message);
+    }
+    assert_int_equal(ret, begun && m->meddling != NOBODY ? -ESTALE : 0);
+    if (ret == 0) {
+        finish(m, disk, job);
+    }
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    return 0;
+}
+
+static int check_the_end(void *opaque)
+{
+    struct machine *m = opaque;
+    ash_co_assert_inside();
+    expect_same(m, m->moment, "what was done");
+    return 0;
+}
+
+/* Whether there was something to resume. */
+static bool run_machine(const char *type, uint64_t seed, enum meddling meddling)
+{
+    struct machine *m = g_new0(struct machine, 1);
+    struct ash_sim_config config = {.seed = seed, .latency_ns_max = 3000000};
+    m->seed = seed;
+    m->type = type;
+    m->meddling = meddling;
+    ash_prng_seed(&m->prng, seed);
+    rig_world(&m->rig, &config);
+    rig_boot(&m->rig);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, first_life, m), 0);
+    ash_sim_power_cut_at(m->rig.world, 0, ASH_SIM_CUT_RANDOM);
+    rig_halt(&m->rig);
+    ash_sim_power_restore(m->rig.world);
+    rig_boot(&m->rig);
+    enum phase phase = phase_of(m);
+    if (m->over || phase == ENDED) { /* its end may be known to the file alone */
+        assert_int_equal(phase, ENDED);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, check_the_end, m), 0);
+    } else if (phase != BROKEN) {
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, second_life, m), 0);
+    }
+    rig_end(&m->rig);
+    g_free(m);
+    return phase == BEGUN;
+}
+
+static void run_seeds(const char *type, enum meddling meddling, unsigned count)
+{
+    unsigned begun = 0;
+    const char *one = getenv("ASHLAR_TEST_SEED");
+    uint64_t first = one != NULL ? strtoull(one, NULL, 10) : 1;
+    count = one != NULL ? 1 : count;
+    for (uint64_t seed = first; seed < first + count; seed++) {
+        begun += run_machine(type, seed, meddling);
+    }
+    assert_true(one != NULL || begun > count / 3);
+}
+
+static void a_mirror_goes_on_after_a_power_cut(void **state)
+{
+    (void)state;
+    run_seeds("mirror", NOBODY, SEEDS);
+}
+
+static void a_backup_goes_on_after_a_power_cut(void **state)
+{
+    (void)state;
+    run_seeds("backup", NOBODY, SEEDS);
+}
+
+static void a_source_that_was_changed_meanwhile_is_refused(void **state)
+{
+    (void)state;
+    run_seeds("mirror", WITH_SOURCE, 8);
+    run_seeds("backup", WITH_SOURCE, 8);
+}
+
+static void a_target_that_was_changed_meanwhile_is_refused(void **state)
+{
+    (void)state;
+    run_seeds("mirror", WITH_TARGET, 8);
+    run_seeds("backup", WITH_TARGET, 8);
+}
+
+/* The image was marked anew by a later job, whose file is not the one that is given. */
+static int start_another(void *opaque)
+{
+    struct machine *m = opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    ash_co_assert_inside();
+    struct ash_disk *disk = open_disk(m, "source");
+    m->refused = start(m, disk, &job, &error);
+    if (m->refused == 0) {
+        ash_co_sleep(100000000);
+        end_job(job);
+    }
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    return 0;
+}
+
+static void the_file_of_an_earlier_job_is_refused(void **state)
+{
+    static uint8_t file[8192];
+    static const uint8_t nothing[SECTOR];
+    struct machine *m = g_new0(struct machine, 1);
+    struct ash_sim_config config = {.seed = 1};
+    (void)state;
+    m->type = "mirror";
+    rig_world(&m->rig, &config);
+    rig_boot(&m->rig);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+    assert_int_equal(m->refused, 0);
+    uint64_t bytes = (uint64_t)ash_sim_file_bytes(m->rig.world, "state");
+    assert_in_range(bytes, SECTOR, sizeof(file));
+    assert_int_equal(ash_sim_file_read(m->rig.world, "state", 0, file, bytes), 0);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+    assert_int_equal(m->refused, 0); /* it was resumed, as nothing has changed */
+    assert_int_equal(ash_sim_file_write(m->rig.world, "state", 0, nothing, SECTOR), 0);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+    assert_int_equal(m->refused, 0); /* another job */
+    assert_int_equal(ash_sim_file_write(m->rig.world, "state", 0, file, bytes), 0);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+    assert_int_equal(m->refused, -ESTALE);
+    rig_end(&m->rig);
+    g_free(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_mirror_goes_on_after_a_power_cut),
+        cmocka_unit_test(a_backup_goes_on_after_a_power_cut),
+        cmocka_unit_test(a_source_that_was_changed_meanwhile_is_refused),
+        cmocka_unit_test(a_target_that_was_changed_meanwhile_is_refused),
+        cmocka_unit_test(the_file_of_an_earlier_job_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
