@@ -113,12 +113,26 @@ ASH_CO_FN static void image_is_clean(struct sim_disk *disk)
     check_image(disk, 0, false);
 }
 
+/* Direct I/O writes the last block of a file of an odd length whole and cuts it after that: a cut
+ * in between leaves the block. Told of under "Open findings" in docs/testing.md. */
+static void allow_whole_block(struct sim_disk *disk, uint64_t bytes)
+{
+    struct model *model = &disk->model;
+    if (disk->layers[0].odd && bytes > model->bytes && bytes - model->bytes < 4096 &&
+        bytes % 512 == 0 && bytes <= model->bytes_max) {
+        uint64_t begin = ++model->tick;
+        history_begin(&model->length, bytes, begin, HISTORY_NEVER);
+        history_end(&model->length, begin, ++model->tick, HISTORY_FAILED, false);
+    }
+}
+
 ASH_CO_FN static void contents(struct sim_disk *disk)
 {
     struct sim_run *run = disk->run;
     uint64_t bytes = ash_disk_bytes(disk->disk);
     const char *wrong = NULL;
     if (disk->unsettled) {
+        allow_whole_block(disk, bytes);
         wrong = model_settle_length(&disk->model, bytes);
     } else if (bytes != disk->model.bytes) {
         sim_fail(run, "length", "disk %u is %" PRIu64 " bytes long, and was %" PRIu64, disk->number,
