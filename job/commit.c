@@ -46,6 +46,7 @@ struct commit {
     struct ash_edge *above_base; /* the chain's edge to base; NULL once the chain has changed */
     struct commit_sweep *sweep;
     bool frozen;
+    bool lent; /* above_base lends base to this job, and not to another */
     bool base_was_read_only;
     bool overlay_was_read_only;
 };
@@ -219,7 +220,7 @@ ASH_CO_FN static void commit_clean(struct ash_job *job)
     if (c->sweep != NULL) {
         ash_sweep_drop(&c->sweep->sweep);
     }
-    if (c->above_base != NULL) {
+    if (c->above_base != NULL && c->lent) {
         c->above_base->lends = 0;
     }
     set_writable(c->base, false, &c->base_was_read_only);
@@ -240,6 +241,7 @@ ASH_CO_FN static int take(struct commit *c, struct ash_error *error)
     if (ret < 0) {
         return ret;
     }
+    c->lent = true;
     c->above_base->lends = ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE;
     c->above_base->allows |= c->above_base->lends;
     struct ash_copier_config config = {

@@ -251,6 +251,27 @@ QCOW2_TEST(a_chain_that_a_job_works_on_is_not_given_to_another)
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
+/* A commit that is refused takes nothing from the one that runs. */
+QCOW2_TEST(a_refused_commit_leaves_the_running_one_its_base)
+{
+    struct ash_job *other;
+    make_layer("base", "cluster_size=64k", MIB, MIB, 1);
+    open_image(ON("base"), MIB);
+    assert_int_equal(write_bytes(0, 65536, 2), 0);
+    const char *name = ash_disk_node(disk)->name;
+    start("{\"type\": \"commit\", \"speed\": 1}");
+    json_t *description =
+        json_pack("{s:s, s:s, s:s}", "type", "commit", "job-id", "second", "device", name);
+    assert_int_equal(ash_co_job_start(rig.loop, description, NULL, NULL, &other, &error), -EBUSY);
+    json_decref(description);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_SET_SPEED, 0, &error), 0);
+    wait_for(ASH_JOB_READY);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, &error), 0);
+    assert_int_equal(end(), 0);
+    expect_bytes(0, 65536, 2);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
 static void open_other(struct ash_disk **other, const char *base)
 {
     ash_co_assert_inside();
@@ -290,6 +311,7 @@ int main(void)
         RUN(what_is_known_to_be_zero_is_neither_read_nor_written_as_data),
         RUN(a_stream_of_a_whole_chain_writes_no_zeroes),
         RUN(a_chain_that_a_job_works_on_is_not_given_to_another),
+        RUN(a_refused_commit_leaves_the_running_one_its_base),
         RUN(nothing_is_committed_into_a_base_that_others_see),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
