@@ -164,6 +164,9 @@ QCOW2_TEST(what_a_disk_lacks_when_it_grew_again_is_streamed_at_the_end)
     assert_int_equal(end(), 0);
     assert_string_equal(ash_disk_node(disk)->backing->child->filename, "base");
     expect_bytes(0, MIB / 2, 2);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    assert_int_equal(rig_open(&rig, "image", 0, &disk, &error), 0); /* nothing is remembered */
+    expect_bytes(0, MIB / 2, 2);
     expect_bytes(MIB / 2, MIB / 2, 0);
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
@@ -208,20 +211,27 @@ QCOW2_TEST(what_is_copied_is_read_once)
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
+/* A raw file with a hole: what is not known of it would be read. */
 QCOW2_TEST(what_is_known_to_be_zero_is_neither_read_nor_written_as_data)
 {
-    open_image("cluster_size=64k", MIB);
+    assert_int_equal(ash_sim_file_write(rig.world, "hole", MIB - 1, "", 1), 0);
+    json_t *description = json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver",
+                                    "file", "filename", "hole");
+    assert_int_equal(ash_co_disk_open(rig.loop, description, ASH_NODE_WRITE, &disk, &error), 0);
+    json_decref(description);
     mirror(MIB);
     assert_true(bytes_read < MIB / 2);
     assert_true(bytes_written < MIB / 2);
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
+/* A part of a cluster is zero in base. */
 QCOW2_TEST(a_stream_of_a_whole_chain_writes_no_zeroes)
 {
-    make_layer("base", "cluster_size=64k", MIB, 0, 0);
+    make_layer("base", "cluster_size=4k", MIB, 0, 0);
     assert_int_equal(rig_open(&rig, "base", ASH_NODE_WRITE, &disk, &error), 0);
-    assert_int_equal(ash_disk_zero(disk, 0, MIB, 0), 0);
+    assert_int_equal(write_bytes(4096, 4096, 1), 0);
+    assert_int_equal(ash_disk_zero(disk, 4096, 4096, 0), 0);
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
     open_image(ON("base"), MIB);
     start("{\"type\": \"stream\"}");
@@ -231,6 +241,102 @@ QCOW2_TEST(a_stream_of_a_whole_chain_writes_no_zeroes)
     struct ash_node *node = ash_disk_node(disk);
     assert_int_equal(ash_chain_status(node, NULL, 0, MIB, 0, &status), 0);
     assert_int_equal(status.flags & ASH_STATUS_ALLOCATED, 0);
+    assert_int_equal(status.bytes, MIB);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(an_overlay_names_the_image_that_it_was_put_on)
+{
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    start("{\"type\": \"snapshot\", \"snapshot-file\": \"over\"}");
+    assert_int_equal(end(), 0);
+    assert_int_equal(write_bytes(0, 65536, 2), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    assert_int_equal(rig_open(&rig, "over", 0, &disk, &error), 0);
+    expect_bytes(0, 65536, 2);
+    expect_bytes(65536, MIB - 65536, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+/* --- backups and guests --- */
+
+/* Of a full image, paused before it has copied anything. */
+ASH_CO_FN static void paused_backup(const char *more)
+{
+    assert_int_equal(ash_sim_file_write(rig.world, "target", MIB - 1, "", 1), 0);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    char *text = g_strdup_printf("{\"type\": \"backup\", \"target\": \"target\", "
+                                 "\"format\": \"raw\"%s}",
+                                 more);
+    start(text);
+    g_free(text);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_PAUSE, 0, &error), 0);
+    wait_for(ASH_JOB_PAUSED);
+}
+
+static void expect_target(uint64_t offset, uint8_t value)
+{
+    uint8_t byte;
+    assert_int_equal(ash_sim_file_read(rig.world, "target", offset, &byte, 1), 0);
+    assert_int_equal(byte, value);
+}
+
+/* guest: has its cluster copied, held ............................ is told
+ * job:                                goes on, copies the rest, waits, ends */
+QCOW2_TEST(a_backup_waits_for_what_a_guest_copies)
+{
+    struct side side = {.write = true, .bytes = 65536, .data = g_malloc(65536)};
+    memset(side.data, 2, 65536);
+    paused_backup("");
+    ash_sim_hold(rig.world, "target", ASH_AIO_WRITE, 0, 65536);
+    side_start(&side);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_RESUME, 0, &error), 0);
+    ash_co_sleep(500 * MS);
+    assert_int_equal(ash_job_state(job), ASH_JOB_RUNNING);
+    expect_target(MIB - 1, 1);
+    ash_sim_release_all(rig.world);
+    assert_int_equal(side_wait(&side), 0);
+    assert_int_equal(end(), 0);
+    expect_target(0, 1);
+    g_free(side.data);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+QCOW2_TEST(what_guests_had_copied_to_the_fleecing_image_gets_to_the_target)
+{
+    assert_int_equal(rig_create(&rig, "fleece", MIB, "cluster_size=64k"), 0);
+    paused_backup(", \"fleecing\": \"json:{\\\"driver\\\":\\\"qcow2\\\",\\\"file\\\":{"
+                  "\\\"driver\\\":\\\"file\\\",\\\"filename\\\":\\\"fleece\\\"}}\"");
+    assert_int_equal(write_bytes(0, 65536, 2), 0);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_RESUME, 0, &error), 0);
+    assert_int_equal(end(), 0);
+    expect_target(0, 1);
+    expect_target(MIB - 1, 1);
+    expect_bytes(0, 65536, 2);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+/* guest: has its cluster copied, held .... gives up, is told
+ * job:                                           fails, is gone
+ * copy:                          held ............................ ends by itself */
+QCOW2_TEST(a_copy_that_was_given_up_ends_when_its_backup_is_gone)
+{
+    struct side side = {.write = true, .bytes = 65536, .data = g_malloc(65536)};
+    memset(side.data, 2, 65536);
+    paused_backup(", \"cbw-timeout\": 1");
+    ash_sim_hold(rig.world, "target", ASH_AIO_WRITE, 0, 65536);
+    side_start(&side);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    assert_int_equal(side_wait(&side), 0);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, &error), 0);
+    assert_true(end() < 0);
+    ash_sim_release_all(rig.world);
+    ash_co_sleep(100 * MS);
+    expect_bytes(0, 65536, 2);
+    g_free(side.data);
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
@@ -310,6 +416,10 @@ int main(void)
         RUN(what_is_copied_is_read_once),
         RUN(what_is_known_to_be_zero_is_neither_read_nor_written_as_data),
         RUN(a_stream_of_a_whole_chain_writes_no_zeroes),
+        RUN(an_overlay_names_the_image_that_it_was_put_on),
+        RUN(a_backup_waits_for_what_a_guest_copies),
+        RUN(what_guests_had_copied_to_the_fleecing_image_gets_to_the_target),
+        RUN(a_copy_that_was_given_up_ends_when_its_backup_is_gone),
         RUN(a_chain_that_a_job_works_on_is_not_given_to_another),
         RUN(a_refused_commit_leaves_the_running_one_its_base),
         RUN(nothing_is_committed_into_a_base_that_others_see),

@@ -317,6 +317,7 @@ QCOW2_TEST(a_blocking_mirror_gives_both_the_same_bytes)
     memset(data, 2, 65536);
     side_start(&side);
     assert_int_equal(ash_sim_held(rig.world), 1);
+    expect_target(0, 1); /* the source comes first */
     memset(data, 3, 65536);
     ash_sim_release_all(rig.world);
     assert_int_equal(side_wait(&side), 0);
