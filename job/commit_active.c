@@ -30,6 +30,7 @@ struct commit_active {
     struct ash_edge *above_base; /* the chain's edge to base; NULL once the users have left it */
     uint32_t set_flags;          /* that base did not have */
     bool frozen;
+    bool lent; /* above_base lends base to this job, and not to another */
 };
 
 static const struct ash_option commit_active_options[] = {
@@ -93,7 +94,7 @@ ASH_CO_FN static void end_loan(const struct commit_active *c, struct ash_node *s
     struct ash_edge *edge = c->above_base;
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_pause pause;
-    if (edge->lends == 0) {
+    if (!c->lent || edge->lends == 0) {
         return;
     }
     int ret = ash_pause_begin(&pause, source->loop, &source, 1, UINT64_MAX);
@@ -143,6 +144,7 @@ ASH_CO_FN static int take(struct commit_active *c, struct ash_error *error)
         c->set_flags = ret == 0 ? flags : 0;
     }
     if (ret == 0) {
+        c->lent = true;
         c->above_base->lends = LENT;
         c->above_base->allows |= c->above_base->lends;
         ret = ash_mirror_take(&c->mirror, error);
