@@ -75,7 +75,7 @@ ASH_CO_FN static void count(struct ash_node *node, const struct ash_io *io)
     top->written_bytes += io->bytes;
 }
 
-ASH_CO_FN static int write(struct ash_node *node, const struct ash_io *io)
+ASH_CO_FN static int change_data(struct ash_node *node, const struct ash_io *io)
 {
     if (passes(node)) {
         return ash_edge_io(node->file, io);
@@ -96,7 +96,7 @@ ASH_CO_FN static int write(struct ash_node *node, const struct ash_io *io)
 ASH_CO_FN static int change(struct ash_node *node, const struct ash_io *io)
 {
     if (io->op == ASH_WRITE) {
-        return write(node, io);
+        return change_data(node, io);
     }
     return passes(node) ? ash_edge_io(node->file, io) : change_both(node, io);
 }

@@ -327,6 +327,7 @@ static void the_file_of_an_earlier_job_is_refused(void **state)
     struct ash_sim_config config = {.seed = 1};
     (void)state;
     m->type = "mirror";
+    ash_prng_seed(&m->prng, 1);
     rig_world(&m->rig, &config);
     rig_boot(&m->rig);
     assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
