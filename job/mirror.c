@@ -354,7 +354,7 @@ ASH_CO_FN static void remove_filter(struct ash_mirror *m)
 void ash_mirror_clean(struct ash_job *job)
 {
     struct ash_mirror *m = mirror_of(job);
-    if (m->sweep != NULL && m->sweep->sweep.tasks > 0) {
+    if (m->sweep != NULL && (m->sweep->sweep.tasks > 0 || m->tidying != NULL)) {
         ash_copier_forsake(m->sweep->copier);
     }
     if (m->filter != NULL) {

@@ -82,21 +82,22 @@ struct ash_limits {
 #define ASH_NODE_NO_LOCK (1u << 11)
 #define ASH_NODE_HEADER_URLS (1u << 12) /* the caller lets header strings be json: or URLs */
 #define ASH_NODE_GROWS (1u << 13) /* set by a driver: a write beyond the end extends the node */
-#define ASH_NODE_JOBS (1u << 15) /* a job's own filter: nobody else takes it out of the graph */
+#define ASH_NODE_JOBS (1u << 15)  /* a job's own filter: nobody else takes it out of the graph */
 #define ASH_NODE_BACKING_FILE (1u << 14) /* opened as somebody's backing node */
 
 struct ash_node {
     struct ash_loop *loop;
     const struct ash_driver *driver;
-    void *state;     /* driver->state_size bytes */
-    char *name;      /* unique on the loop; "#block7" if the user gave none */
-    char *filename;  /* the path, or a text that names the node in messages; never NULL */
-    json_t *options; /* as opened: for "json:" file names; never NULL */
-    uint32_t flags;  /* ASH_NODE_* */
-    bool mark_held;  /* block/io/mark.h: by a job */
-    bool mark_idle;  /* on disk, and held by nobody */
-    uint32_t refs;   /* edges to it, and holders of a pointer */
-    bool open;       /* with all that it stands on: by its name the node can be found */
+    void *state;       /* driver->state_size bytes */
+    char *name;        /* unique on the loop; "#block7" if the user gave none */
+    char *filename;    /* the path, or a text that names the node in messages; never NULL */
+    json_t *options;   /* as opened: for "json:" file names; never NULL */
+    uint32_t flags;    /* ASH_NODE_* */
+    bool mark_held;    /* block/io/mark.h: by a job */
+    bool mark_idle;    /* on disk, and held by nobody */
+    bool mark_leaving; /* a change is taking it away, or has done so */
+    uint32_t refs;     /* edges to it, and holders of a pointer */
+    bool open;         /* with all that it stands on: by its name the node can be found */
     uint64_t size_bytes;
     uint64_t resizes; /* changes of the length so far */
     struct ash_limits limits;

@@ -24,6 +24,7 @@ int ash_mark_set(struct ash_node *node, const uint8_t *id, struct ash_error *err
                              node->filename, node->driver->name);
     }
     node->mark_held = true;
+    node->mark_leaving = false;
     int ret = node->driver->mark(node, id, error);
     node->mark_held = ret == 0;
     node->mark_idle = node->mark_idle && ret < 0;
@@ -33,7 +34,8 @@ int ash_mark_set(struct ash_node *node, const uint8_t *id, struct ash_error *err
 int ash_mark_hold(struct ash_node *node, const uint8_t *id)
 {
     const uint8_t *found = node->driver->marked != NULL ? node->driver->marked(node) : NULL;
-    if (node->mark_held || found == NULL || memcmp(found, id, ASH_MARK_BYTES) != 0) {
+    if (node->mark_held || node->mark_leaving || found == NULL ||
+        memcmp(found, id, ASH_MARK_BYTES) != 0) {
         return -ESTALE;
     }
     node->mark_held = true;
@@ -55,6 +57,7 @@ int ash_mark_drop(struct ash_node *node)
         return 0;
     }
     ash_assert(!node->mark_held);
+    node->mark_leaving = true; /* who would hold it must not miss the change that comes */
     int ret = node->driver->mark(node, NULL, NULL);
     if (ret == 0) {
         node->mark_idle = false;
