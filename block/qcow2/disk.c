@@ -158,6 +158,18 @@ int ash_qcow2_header_clear_autoclear(struct ash_node *node, uint64_t keep)
     return change(node, no_autoclear, keep, 0);
 }
 
+static bool autoclear(struct qcow2_fields *fields, uint64_t set, uint64_t unused)
+{
+    (void)unused;
+    fields->autoclear |= set;
+    return true;
+}
+
+int ash_qcow2_header_set_autoclear(struct ash_node *node, uint64_t features)
+{
+    return change(node, autoclear, features, 0);
+}
+
 static bool length(struct qcow2_fields *fields, uint64_t bytes, uint64_t unused)
 {
     (void)unused;

@@ -29,19 +29,19 @@ int ash_qcow2_mark(struct ash_node *node, const uint8_t *id, struct ash_error *e
                              "has changed it",
                              node->filename);
     }
-    /* The bit first: an older mark must not count again with the extension still in place. */
+    /* The bit goes before the extension changes, and comes back after it: it must not vouch for an
+     * older one. */
     int ret = ash_qcow2_header_clear_autoclear(node, 0);
     if (ret < 0) {
         return ash_error_errno(error, ret, "'%s' cannot be marked", node->filename);
     }
-    ash_co_mutex_lock(&s->header_lock);
     ash_qcow2_header_remove(&s->header, QCOW2_EXTENSION_MARK);
     ash_qcow2_header_add(&s->header, QCOW2_EXTENSION_MARK, id, ASH_MARK_BYTES);
-    s->header.fields.autoclear |= QCOW2_AUTOCLEAR_MARK;
-    ret = ash_qcow2_header_rewrite_locked(node, error);
+    ret = ash_qcow2_header_rewrite(node, error);
     if (ret < 0) {
         ash_qcow2_header_remove(&s->header, QCOW2_EXTENSION_MARK);
+        return ret;
     }
-    ash_co_mutex_unlock(&s->header_lock);
-    return ret;
+    ret = ash_qcow2_header_set_autoclear(node, QCOW2_AUTOCLEAR_MARK);
+    return ret < 0 ? ash_error_errno(error, ret, "'%s' cannot be marked", node->filename) : 0;
 }

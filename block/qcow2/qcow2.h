@@ -503,6 +503,7 @@ int ash_qcow2_background(struct ash_node *node, void (*fn)(struct ash_node *node
 ASH_CO_FN int ash_qcow2_header_flag(struct ash_node *node, uint64_t set, uint64_t clear);
 /* All autoclear features but those of `keep`. */
 ASH_CO_FN int ash_qcow2_header_clear_autoclear(struct ash_node *node, uint64_t keep);
+ASH_CO_FN int ash_qcow2_header_set_autoclear(struct ash_node *node, uint64_t features);
 /* The length of the disk. */
 ASH_CO_FN int ash_qcow2_header_set_length(struct ash_node *node, uint64_t bytes);
 /* Leads the header to where these tables are now. */
@@ -520,8 +521,6 @@ ASH_CO_FN int ash_qcow2_header_write_sector(struct ash_node *node,
 /* rewrite.c: brings the header on disk, with its extensions and strings, to what s->header holds. On
  * failure the fields are those on disk. */
 ASH_CO_FN int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *error);
-/* With the header lock held. */
-ASH_CO_FN int ash_qcow2_header_rewrite_locked(struct ash_node *node, struct ash_error *error);
 
 /* mark.c: of struct ash_driver. */
 ASH_CO_FN int ash_qcow2_mark(struct ash_node *node, const uint8_t *id, struct ash_error *error);

@@ -185,7 +185,7 @@ ASH_CO_FN static int run(struct rewrite *rewrite, struct ash_error *error)
     return ret < 0 ? ash_error_errno(error, ret, "cannot write the header") : 0;
 }
 
-int ash_qcow2_header_rewrite_locked(struct ash_node *node, struct ash_error *error)
+int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *error)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     struct rewrite rewrite = {.node = node, .cluster_bytes = s->cluster_bytes};
@@ -194,7 +194,9 @@ int ash_qcow2_header_rewrite_locked(struct ash_node *node, struct ash_error *err
     uint8_t *buffers[] = {rewrite.now.bytes, rewrite.next.bytes};
     int ret = -ENOMEM;
     if (buffers[0] != NULL && buffers[1] != NULL) {
+        ash_co_mutex_lock(&s->header_lock);
         ret = run(&rewrite, error);
+        ash_co_mutex_unlock(&s->header_lock);
     } else {
         ash_error_set(error, ret, "no memory for the header");
     }
@@ -203,14 +205,5 @@ int ash_qcow2_header_rewrite_locked(struct ash_node *node, struct ash_error *err
             ash_buffer_free(node->loop, buffers[i], s->cluster_bytes);
         }
     }
-    return ret;
-}
-
-int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *error)
-{
-    struct ash_qcow2_state *s = qcow2_state(node);
-    ash_co_mutex_lock(&s->header_lock);
-    int ret = ash_qcow2_header_rewrite_locked(node, error);
-    ash_co_mutex_unlock(&s->header_lock);
     return ret;
 }
