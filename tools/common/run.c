@@ -60,6 +60,8 @@ int ash_tool_run(int (*fn)(void *opaque), void *opaque, int failure)
     return ret;
 }
 
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+
 static void catch_one(int number)
 {
     caught = number;
@@ -67,7 +69,6 @@ static void catch_one(int number)
 
 void ash_tool_catch_signals(void)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     struct sigaction action = {.sa_handler = catch_one, .sa_flags = SA_RESETHAND};
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < ASH_ARRAY_SIZE(signals); i++) {
@@ -82,6 +83,14 @@ void ash_tool_catch_signals(void)
 bool ash_tool_interrupted(void)
 {
     return caught != 0;
+}
+
+bool ash_tool_completed(void)
+{
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(signals); i++) {
+        signal(signals[i], SIG_IGN);
+    }
+    return caught == 0;
 }
 
 int ash_tool_finish(int status)

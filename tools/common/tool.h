@@ -50,6 +50,9 @@ int ash_tool_run(int (*fn)(void *opaque), void *opaque, int failure);
  * usual), so that what writes can close its images properly. */
 void ash_tool_catch_signals(void);
 bool ash_tool_interrupted(void);
+/* What was to be made is whole: the signals are ignored from now on, so that it stays and the
+ * program says so. False: one came before; what was made is to be removed. */
+bool ash_tool_completed(void);
 
 /* To be called last: dies of the signal that was caught, if one was; otherwise returns `status`. */
 int ash_tool_finish(int status);

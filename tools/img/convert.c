@@ -66,6 +66,11 @@ ASH_CO_FN static int convert_co(void *opaque)
             status = 1;
         }
     }
+    /* A signal that came after the last data was copied must not leave an image behind that the
+     * exit status denies. */
+    if (status == 0 && !ash_tool_completed()) {
+        status = 1;
+    }
     if (status == 0) {
         ash_progress_set(&convert->progress, 100);
     } else if (convert->created) {

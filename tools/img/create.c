@@ -219,7 +219,7 @@ ASH_CO_FN static int create_co(void *opaque)
         return fail(create, &error);
     }
     /* Whoever stops it wants no image; and a part of one never stays behind. */
-    if (ash_tool_interrupted()) {
+    if (!ash_tool_completed()) {
         ash_tool_remove_made(create->filename);
         return 1;
     }
