@@ -650,8 +650,8 @@ int ash_mirror_run(struct ash_job *job, struct ash_error *error)
 int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
 {
     struct ash_mirror *m = mirror_of(job);
-    if (m->resume !=
-        NULL) { /* who would start it again must not copy over what guests write next */
+    /* Who would start it again must not copy over what guests write next. */
+    if (m->resume != NULL) {
         int done = ash_resume_done(m->resume);
         if (done < 0) {
             return ash_error_errno(error, done, "Writing '%s' failed", m->resume->name);

@@ -20,7 +20,8 @@
  *  3. What is to be stable before bits are, is: settle() runs before they are written.
  *  4. When the file cannot be written any more, the marks of the images go before guests go on.
  *
- * On disk, little endian: the header in the first sector, bits from BITS_AT on. */
+ * On disk, little endian: the header in the first sector, bits from BITS_AT on. All calls are the
+ * owner thread's. */
 #ifndef ASH_BLOCK_COPY_RESUME_FILE_H
 #define ASH_BLOCK_COPY_RESUME_FILE_H
 
@@ -28,7 +29,7 @@
 #include "block/io/mark.h"
 #include "util/hbitmap.h"
 
-enum ash_resume_kind { ASH_RESUME_MIRROR = 1, ASH_RESUME_BACKUP, ASH_RESUME_STREAM };
+enum ash_resume_kind { ASH_RESUME_MIRROR = 1, ASH_RESUME_BACKUP };
 
 /* A guest's change that is under way, on its stack. */
 struct ash_resume_intent {
