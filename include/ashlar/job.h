@@ -82,7 +82,10 @@ typedef void ash_job_started_fn(void *opaque, int ret, struct ash_job *job,
  * each type's members. `event` (may be NULL) hears of it, on the owner thread, until the job is
  * dismissed; it may call any verb, dismissing included. The caller gets a reference with `started`.
  * Errors arrive with `started`: -EINVAL (the description), -EEXIST (the id), -EBUSY (the nodes are in
- * use), and what opening a target gives. The call itself fails with -ENOMEM or -ESHUTDOWN. */
+ * use), and what opening a target gives. The call itself fails with -ENOMEM or -ESHUTDOWN. Of
+ * a job with a state file besides: -ESTALE (an image may have been changed since it was interrupted),
+ * -EEXIST (the file's job has ended), -EUCLEAN (it cannot be resumed ever), -ENOTSUP (an image cannot
+ * be marked), -EAGAIN (the file is in use). */
 int ash_job_start(struct ash_loop *loop, const char *description, ash_job_event_fn *event,
                   void *event_opaque, ash_job_started_fn *started, void *opaque);
 int ash_job_start_sync(struct ash_loop *loop, const char *description, ash_job_event_fn *event,
