@@ -96,9 +96,73 @@ static void streaming_under_guests_keeps_the_contents(void **state)
     assert_true(getenv("SEED") != NULL || cancelled_runs > 0);
 }
 
+#define SHORT_BYTES (64 * KiB)
+#define LONG_BYTES (256 * KiB)
+
+/* An overlay on an image as short, on a longer base that holds something everywhere. */
+ASH_CO_FN static void layers_with_a_short_one(struct core *core, struct chain *chain)
+{
+    *chain = (struct chain){.depth = 3, .qcow2 = true};
+    for (unsigned layer = 0; layer < chain->depth; layer++) {
+        chain->unit[layer] = 4 * KiB;
+        chain->bytes[layer] = layer < 2 ? SHORT_BYTES : LONG_BYTES;
+    }
+    chain_up(core, chain);
+    assert_int_equal(ash_co_disk_close(chain->disk, NULL), 0);
+    struct ash_disk *base = chain_open(core, chain, 2, ASH_NODE_WRITE | ASH_NODE_DISCARD);
+    static uint8_t data[LONG_BYTES];
+    memset(data, 0xba, sizeof(data));
+    assert_int_equal(ash_disk_write(base, 0, data, sizeof(data), 0), 0);
+    assert_int_equal(ash_co_disk_close(base, NULL), 0);
+    chain->disk = chain_open(core, chain, 0, ASH_NODE_WRITE | ASH_NODE_DISCARD);
+}
+
+ASH_CO_FN static void resize(struct chain *chain, uint64_t bytes)
+{
+    assert_int_equal(
+        ash_co_disk_resize(chain->disk, bytes, ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF, NULL), 0);
+}
+
+ASH_CO_FN static void assert_zero_after_the_short_one(const struct chain *chain)
+{
+    static uint8_t data[LONG_BYTES];
+    assert_int_equal(ash_disk_read(chain->disk, 0, data, sizeof(data)), 0);
+    for (size_t at = SHORT_BYTES; at < sizeof(data); at++) {
+        assert_int_equal(data[at], 0);
+    }
+}
+
+/* The sweep ends: the overlay holds all of what it is long.
+ *
+ * The guest makes it shorter and longer: what appears reads as zeroes, as the image below has
+ * ended. The overlay holds none of them.
+ *
+ * The job is finalized: the overlay stands on base, which holds something there. */
+CORE_TEST(a_disk_that_grew_after_the_sweep_does_not_show_the_base)
+{
+    (void)opaque;
+    struct chain chain;
+    layers_with_a_short_one(core, &chain);
+    struct ash_job *job =
+        job_start(core, json_pack("{s:s, s:s, s:s, s:b}", "type", "stream", "device",
+                                  ash_disk_node(chain.disk)->name, "base-node",
+                                  job_layer(&chain, 2)->name, "auto-finalize", 0));
+    job_wait_for(job, ASH_JOB_PENDING);
+    resize(&chain, SHORT_BYTES / 2);
+    resize(&chain, LONG_BYTES);
+    assert_zero_after_the_short_one(&chain);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_FINALIZE, 0, NULL), 0);
+    assert_int_equal(job_finish(core, job), 0);
+    assert_string_equal(job_layer(&chain, 1)->filename, core_file(core, chain_name(2), -1));
+    assert_zero_after_the_short_one(&chain);
+    check_image(core, chain.disk);
+    chain_down(&chain);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_disk_that_grew_after_the_sweep_does_not_show_the_base),
         cmocka_unit_test(streaming_under_guests_keeps_the_contents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
