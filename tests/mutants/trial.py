@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A copy of the tree with a build beside it, programs of it with a defect, and a test that runs under limits.
+"""A copy of the tree with a build beside it, programs of it with a defect, and a test that runs with limits.
 
-A program with a defect is linked of what the build has, but for the objects that the defect changes. So nothing
-in copy or build changes, any number of trials can share them, and a trial costs one object and one link."""
+A program with a defect is linked of what the build has, but for the objects that the defect changes. So
+nothing in copy or build changes, any number of trials can share them, and a trial costs one object and one
+link."""
 
 import contextlib
 import json
