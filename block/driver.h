@@ -189,6 +189,11 @@ struct ash_driver {
 
     void (*limits)(const struct ash_node *node, struct ash_limits *limits);
 
+    /* Protocols: the open file of the host that holds the node's bytes at their own offsets, where the
+     * kernel may copy from it and to it; NULL: not now. A node that has one takes writes whose data is
+     * bytes of another (ash_iov_of_file). Missing: none. */
+    struct ash_file *(*host_file)(const struct ash_node *node);
+
     /* Rights on a child, from the flags that the node has or is to have, the union of the parents'
      * needs, and the intersection of what they allow. Missing: the rule for the kind and role. */
     void (*rights)(const struct ash_node *node, uint32_t flags, enum ash_role role,

@@ -61,6 +61,7 @@ struct backup {
     int sync;
     int bitmap_mode;
     bool compress;
+    bool use_copy_range;
     int on_source_error;
     int on_target_error;
     int on_cbw_error;
@@ -113,6 +114,8 @@ static const struct ash_option backup_options[] = {
                     .help = "when the bitmap forgets what was copied: on-success, always, never"),
     ASH_OPTION_BOOL("compress", struct backup, compress,
                     .help = "writes compressed clusters to the target"),
+    ASH_OPTION_BOOL("use-copy-range", struct backup, use_copy_range,
+                    .help = "has the kernel copy from file to file, where it can"),
     ASH_OPTION_ENUM("on-source-error", struct backup, on_source_error, ash_on_error_names,
                     .help = "what an error of the source does: report, ignore, stop, enospc"),
     ASH_OPTION_ENUM("on-target-error", struct backup, on_target_error, ash_on_error_names,
@@ -474,7 +477,8 @@ ASH_CO_FN static void make_sweep(struct backup *b)
     b->sweep->fleecing = b->fleecing != NULL;
     if (!b->sweep->fleecing) {
         b->sweep->copier = b->before_write->copier;
-        b->sweep->copier->flags |= ASH_COPY_UNMAP | (b->compress ? ASH_COPY_COMPRESS : 0);
+        b->sweep->copier->flags |= ASH_COPY_UNMAP | (b->compress ? ASH_COPY_COMPRESS : 0) |
+                                   (b->use_copy_range ? ASH_COPY_OFFLOAD : 0);
     }
     ash_sweep_init(&b->sweep->sweep, &backup_sweep_ops, &b->job);
     b->sweep->sweep.on_source_error = (enum ash_on_error)b->on_source_error;

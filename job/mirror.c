@@ -64,6 +64,8 @@ static const struct ash_option mirror_options[] = {
                     .help = "of the dirty bitmap, a power of two"),
     ASH_OPTION_BOOL("unmap", struct ash_mirror, unmap, .def = 1,
                     .help = "zeroes may give space back in the target"),
+    ASH_OPTION_BOOL("use-copy-range", struct ash_mirror, use_copy_range,
+                    .help = "has the kernel copy from file to file, where it can"),
     ASH_OPTION_BOOL("converge", struct ash_mirror, converge,
                     .help = "holds guests' writes back when the target cannot keep up"),
     ASH_OPTION_SIZE("converge-floor", struct ash_mirror, converge_floor, .def = MiB,
@@ -395,7 +397,8 @@ int ash_mirror_take(struct ash_mirror *m, struct ash_error *error)
         .target = m->target,
         .base = m->base,
         .cluster_bytes_min = granularity(m),
-        .flags = ASH_COPY_DETECT_ZEROES | (m->unmap ? ASH_COPY_UNMAP : 0),
+        .flags = (m->use_copy_range ? ASH_COPY_OFFLOAD : ASH_COPY_DETECT_ZEROES) |
+                 (m->unmap ? ASH_COPY_UNMAP : 0),
         .target_needs = ASH_RIGHT_RESIZE,
     };
     struct ash_copier *copier;

@@ -49,6 +49,7 @@ struct ash_mirror {
     int copy_mode; /* enum ash_mirror_copy_mode */
     uint64_t granularity_bytes;
     bool unmap;
+    bool use_copy_range;
     bool converge;
     uint64_t converge_floor;
     int on_source_error;

@@ -6,7 +6,8 @@
  *
  * 1. An element of length 0 is never looked into: its base may be NULL or wild.
  * 2. Asking for 0 bytes looks at no element at all: the vector may be NULL.
- * 3. A vector shorter than asked is our own mistake (asserted), except in ash_iov_bytes(). */
+ * 3. A vector shorter than asked is our own mistake (asserted), except in ash_iov_bytes().
+ * 4. A file has no pieces (asserted). */
 #include "util/iov.h"
 
 #include <string.h>
@@ -16,6 +17,7 @@
 /* Takes the next piece of at most `bytes` (> 0) off the cursor. */
 static struct iovec take_piece(struct ash_iov *iov, uint64_t bytes)
 {
+    ash_assert(iov->count != ASH_IOV_FILE);
     while (iov->count > 0 && iov->vec->iov_len == iov->skip) {
         iov->vec++;
         iov->count--;
@@ -36,6 +38,7 @@ uint64_t ash_iov_bytes(struct ash_iov iov)
 {
     uint64_t bytes = 0;
 
+    ash_assert(!ash_iov_is_file(&iov));
     for (uint32_t i = 0; i < iov.count; i++) {
         bytes += iov.vec[i].iov_len;
     }
@@ -44,6 +47,10 @@ uint64_t ash_iov_bytes(struct ash_iov iov)
 
 struct ash_iov ash_iov_advance(struct ash_iov iov, uint64_t bytes)
 {
+    if (ash_iov_is_file(&iov)) {
+        iov.skip += bytes;
+        return iov;
+    }
     while (bytes > 0) {
         bytes -= take_piece(&iov, bytes).iov_len;
     }
@@ -107,6 +114,9 @@ uint32_t ash_iov_pieces(struct ash_iov iov, uint64_t bytes)
 {
     uint32_t count = 0;
 
+    if (ash_iov_is_file(&iov)) {
+        return 1;
+    }
     while (bytes > 0) {
         bytes -= take_piece(&iov, bytes).iov_len;
         count++;

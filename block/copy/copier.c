@@ -3,6 +3,7 @@
 #include "block/copy/copier.h"
 #include <errno.h>
 #include <glib.h>
+#include "block/copy/host_bytes.h"
 #include "block/driver.h"
 #include "block/graph/graft.h"
 #include "block/graph/plan.h"
@@ -250,9 +251,57 @@ static bool may_be_coded(const struct ash_copier *copier, uint64_t end)
            (end % copier->cluster_bytes == 0 || end >= copier->target->child->size_bytes);
 }
 
+/* One piece by the kernel: whole clusters, or all that is left. Returns its length, or an error. */
+ASH_CO_FN static int64_t offload_piece(struct ash_copier *copier, uint64_t offset, uint64_t bytes)
+{
+    struct ash_host_bytes found;
+    int64_t ret = ash_host_bytes_find(copier->source->child, offset, bytes, &found);
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t end = offset + found.bytes;
+    if (found.bytes < bytes) {
+        end = ash_align_down(end, copier->cluster_bytes);
+    }
+    if (end <= offset) {
+        ash_host_bytes_drop(&found);
+        return -ENOTSUP;
+    }
+    struct ash_io io = {.op = ASH_WRITE, .offset = offset, .bytes = end - offset, .iov = found.iov};
+    ret = ash_copier_target_io(copier, &io);
+    ash_host_bytes_drop(&found);
+    if (ret < 0 && ret != -EIO && ret != -ENOSPC) {
+        copier->flags &= ~ASH_COPY_OFFLOAD; /* it cannot be; not worth asking each time */
+    }
+    return ret < 0 ? ret : (int64_t)io.bytes;
+}
+
+/* Has the kernel copy from `offset` on. Returns how far it came. */
+ASH_CO_FN static uint64_t offload(struct ash_copier *copier, uint64_t offset, uint64_t bytes)
+{
+    uint64_t done = 0;
+    while (done < bytes && (copier->flags & ASH_COPY_OFFLOAD) != 0 && read_begin(copier) == 0) {
+        int64_t piece = offload_piece(copier, offset + done, bytes - done);
+        read_end(copier);
+        if (piece < 0) {
+            break;
+        }
+        done += (uint64_t)piece;
+    }
+    return done;
+}
+
 ASH_CO_FN static int copy_data(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
                                bool *reading)
 {
+    if ((copier->flags & (ASH_COPY_OFFLOAD | ASH_COPY_COMPRESS)) == ASH_COPY_OFFLOAD) {
+        uint64_t done = offload(copier, offset, bytes);
+        if (done == bytes) {
+            return 0;
+        }
+        offset += done;
+        bytes -= done;
+    }
     void *buffer = ash_buffer_alloc(copier->loop, bytes, 4096);
     if (buffer == NULL) {
         return -ENOMEM;

@@ -4,7 +4,9 @@
  * Invariants:
  *  1. Two copies of one cluster never run at once, nor a copy and whoever holds ash_copier_lock()
  * on it. So who checks, under the lock, that a cluster is still to be copied, copies it once.
- *  2. Data passes through a buffer of the copier's own, and is read once.
+ *  2. Data passes through a buffer of the copier's own, and is read once; or, with OFFLOAD and where
+ *     both sides are files underneath, it is copied by the kernel and never seen. What the kernel
+ *     fails at, for whatever reason, is read and written, so that an error is one side's.
  *  3. What the source says reads as zeroes is not read, and is written as zeroes, or not at all if
  *     the target reads as zeroes already.
  *  4. A copy is a user of both nodes: of the source from before it waits for its lock, as guests
@@ -23,6 +25,7 @@
 #define ASH_COPY_COMPRESS (1u << 0)      /* the target gets coded units; -ENOTSUP if it has none */
 #define ASH_COPY_DETECT_ZEROES (1u << 1) /* data that is zero is written as zeroes */
 #define ASH_COPY_UNMAP (1u << 2)         /* zeroes may give space back in the target */
+#define ASH_COPY_OFFLOAD (1u << 4)       /* data may be copied by the kernel; zeroes are not detected */
 #define ASH_COPY_TARGET_ZERO (1u << 3)   /* what was never written to the target reads as zeroes */
 
 struct ash_copier_config {
@@ -68,7 +71,8 @@ ASH_CO_FN int ash_copier_begin_inside(struct ash_copier *copier, struct ash_rang
                                       uint64_t offset, uint64_t bytes);
 void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock);
 
-/* Waits until no copy uses the source, and lets that go. Once only (asserted). */
+/* Waits until no copy uses the source, and lets that go. Once only (asserted). What the kernel copies
+ * uses both. */
 ASH_CO_FN void ash_copier_forsake(struct ash_copier *copier);
 
 /* Copies whole clusters (the last one of the source may be short), between begin and end. On

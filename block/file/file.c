@@ -69,11 +69,18 @@ ASH_CO_FN static int host_device_open(struct ash_node *node, struct ash_error *e
     return ret;
 }
 
+/* Direct I/O goes past the page cache, through which the kernel copies. */
+static struct ash_file *host_file(const struct ash_node *node)
+{
+    struct ash_file *file = ash_file_node(node)->file;
+    return (file->flags & ASH_FILE_DIRECT) == 0 ? file : NULL;
+}
+
 #define FILE_CALLBACKS                                                                             \
     .kind = ASH_DRIVER_PROTOCOL, .state_size = sizeof(struct ash_file_node),                       \
     .options = file_options, .close = ash_file_node_close, .create_file = ash_file_create,         \
     .resize = ash_file_resize, .allocated_bytes = file_allocated_bytes, .limits = file_limits,     \
-    .lock = ash_file_lock, .reopen_prepare = ash_file_node_reopen_prepare,                         \
+    .lock = ash_file_lock, .host_file = host_file, .reopen_prepare = ash_file_node_reopen_prepare, \
     .reopen_commit = ash_file_node_reopen_commit, .reopen_abort = ash_file_node_reopen_abort,      \
     .io = {                                                                                        \
         [ASH_READ] = ash_file_read,   [ASH_WRITE] = ash_file_write,                                \

@@ -65,6 +65,9 @@ int ash_guard_io(struct ash_edge *edge, const struct ash_io *io)
     if (io->op == ASH_DISCARD) {
         return pass_rest(edge, io, guarded);
     }
+    if (io->op == ASH_WRITE && ash_iov_is_file(&io->iov)) {
+        return -ENOTSUP; /* what is to be written has to be looked at */
+    }
     if (io->op == ASH_ZERO && guarded == ASH_GUARD_BYTES) {
         return pass_rest(edge, io, 0);
     }

@@ -27,7 +27,9 @@ struct ash_io {
     uint32_t flags; /* ASH_REQ_*, ASH_IO_* */
     uint64_t offset;
     uint64_t bytes;
-    struct ash_iov iov;        /* read, write; at least `bytes` long */
+    struct ash_iov iov;        /* read, write; at least `bytes` long. A write may be of bytes of a file:
+                                  -ENOTSUP where that cannot be, and on any error it may be
+                                  repeated from memory */
     struct ash_status *status; /* status: the answer */
     uint32_t padding_bytes;    /* write: so many of `bytes`, at the end, only fill up the last block,
                                   and must not lengthen the node */

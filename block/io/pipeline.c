@@ -42,12 +42,27 @@ static int check_range(const struct ash_edge *edge, const struct ash_io *io)
     return extends ? 0 : -EIO;
 }
 
+/* Whether a write may be bytes of a file: only where nobody has to look at them, to cut them into
+ * blocks, or to say more than that they were written. */
+static bool takes_file(const struct ash_node *node, const struct ash_io *io)
+{
+    bool plain = (io->flags & (ASH_REQ_FUA | ASH_IO_COMPRESS)) == 0 &&
+                 (node->flags & ASH_NODE_DETECT_ZEROES) == 0 &&
+                 node->limits.request_alignment <= 1 && node->limits.memory_alignment <= 1;
+    return plain && (node->map != NULL ||
+                     (node->driver->host_file != NULL && node->driver->host_file(node) != NULL));
+}
+
 static int check(const struct ash_edge *edge, const struct ash_io *io)
 {
     ash_assert(io->op < ASH_OP_COUNT);
     if (is_mutation(io->op)) {
         if (!ash_node_writable(edge->child)) {
             return -EPERM;
+        }
+        if (io->op == ASH_WRITE && ash_unlikely(ash_iov_is_file(&io->iov)) &&
+            !takes_file(edge->child, io)) {
+            return -ENOTSUP;
         }
         ash_assert((edge->needs & (ASH_RIGHT_WRITE | ASH_RIGHT_REWRITE)) != 0);
     }

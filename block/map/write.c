@@ -100,6 +100,9 @@ ASH_CO_FN static int write_filled(const struct ash_placement *placement, uint64_
         io.iov = iov;
         return ash_edge_io(placement->edge, &io);
     }
+    if (ash_iov_is_file(&iov)) {
+        return -ENOTSUP; /* one write is of memory, or of one file */
+    }
     uint32_t pieces = ash_iov_pieces(iov, bytes);
     struct iovec *vec = g_new(struct iovec, (size_t)pieces + 2);
     uint32_t count = 0;

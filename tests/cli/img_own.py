@@ -282,6 +282,27 @@ class Converting(Tool):
             self.alike('big.raw', 'x.qcow2')
             fixture.img(self.where, 'check', '-q', 'x.qcow2')
 
+    def test_what_the_kernel_copies_is_the_same(self):
+        """Between clusters of other sizes, with holes, odd ends, data that is in no file as it is, and
+        files that the kernel does not copy (direct I/O)."""
+        fixture.file_of(self.where, 'big.raw', (8 << 20) + 700, (0, b'a' * 3000001), (5 << 20, b'b' * 70000),
+                        (8 << 20, b'c' * 700))
+        for source in ('big.raw', 'top.qcow2', 'small.qcow2', 'comp.qcow2', 'onraw.qcow2', 'odd.raw'):
+            for options in (['-O', 'raw'], ['-O', 'qcow2'], ['-O', 'qcow2', '-o', 'cluster_size=512'],
+                            ['-O', 'qcow2', '-o', 'cluster_size=2M'], ['-t', 'none', '-O', 'raw'],
+                            ['-T', 'none', '-O', 'qcow2']):
+                result = self.run_tool('convert', '-C', *options, source, 'x.img')
+                self.assertEqual(result.returncode, 0, result.stderr)
+                compared = self.run_tool('compare', '-F', options[options.index('-O') + 1], source, 'x.img')
+                self.assertEqual(compared.returncode, 0, compared.stdout)
+                if 'qcow2' in options:
+                    fixture.img(self.where, 'check', '-q', 'x.img')
+        result = self.run_tool('convert', '-C', '-O', 'raw', 'big.raw', 'odd.raw', 'small.qcow2', 'x.img')
+        self.assertEqual(result.returncode, 0, result.stderr)
+        plain = self.run_tool('convert', '-O', 'raw', 'big.raw', 'odd.raw', 'small.qcow2', 'y.img')
+        self.assertEqual(plain.returncode, 0, plain.stderr)
+        self.alike('x.img', 'y.img')
+
 
 class Locks(Tool):
     """Another program, qemu-io, has the image open for writing."""

@@ -143,6 +143,9 @@ static void describe(struct sim_op *op, struct ash_node *top, json_t *descriptio
         json_object_set_new(description, "min-cluster-size",
                             json_integer(4096 << sim_below(op->prng, 6)));
     }
+    if (ash_prng_chance(op->prng, 300)) {
+        json_object_set_new(description, "use-copy-range", json_true());
+    }
 }
 
 /* --- how it ended --- */

@@ -61,6 +61,9 @@ static void describe(struct sim_op *op, struct ash_node *top, json_t *descriptio
         json_object_set_new(description, "granularity",
                             json_integer(512 << sim_below(op->prng, 12)));
     }
+    if (ash_prng_chance(op->prng, 300)) {
+        json_object_set_new(description, "use-copy-range", json_true());
+    }
 }
 
 static void moment(struct sim_op *op)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include "tests/unit/dies.h"
 #include "util/compiler.h"
+#include "util/engine/engine.h"
 #include "util/iov.h"
 #include "util/prng.h"
 
@@ -235,6 +236,45 @@ static void advancing_to_the_end_leaves_no_element(void **state)
     assert_int_equal(ash_iov_bytes(iov), 0);
 }
 
+static void the_bytes_of_a_file_have_a_place_and_no_pieces(void **state)
+{
+    struct ash_file file = {.fd = -1};
+    struct iovec vec = {&file, UINT32_MAX};
+    struct ash_iov memory = ash_iov_of(&vec, 1);
+    struct ash_iov iov = ash_iov_of_file(&file, UINT64_C(5) << 32);
+
+    (void)state;
+    assert_false(ash_iov_is_file(&memory));
+    assert_true(ash_iov_is_file(&iov));
+    assert_int_equal(ash_iov_pieces(iov, UINT64_C(1) << 40), 1);
+    iov = ash_iov_advance(iov, UINT64_C(3) << 32);
+    assert_true(ash_iov_is_file(&iov));
+    assert_ptr_equal(iov.file, &file);
+    assert_true(iov.skip == UINT64_C(8) << 32);
+}
+
+static void looks_into_a_file(void)
+{
+    struct ash_file file = {.fd = -1};
+    char byte;
+
+    ash_iov_to_buffer(ash_iov_of_file(&file, 0), &byte, 1);
+}
+
+static void measures_a_file(void)
+{
+    struct ash_file file = {.fd = -1};
+
+    ash_iov_bytes(ash_iov_of_file(&file, 0));
+}
+
+static void looking_into_a_file_aborts(void **state)
+{
+    (void)state;
+    assert_asserts(looks_into_a_file, "iov->count != ASH_IOV_FILE");
+    assert_asserts(measures_a_file, "!ash_iov_is_file(&iov)");
+}
+
 static void lengths_beyond_32_bits_are_summed(void **state)
 {
     char byte; /* only the lengths matter: nothing is touched */
@@ -287,6 +327,8 @@ int main(void)
         cmocka_unit_test_teardown(contiguity_and_alignment_are_those_of_the_model, tell_seed),
         cmocka_unit_test(a_null_vector_has_no_bytes),
         cmocka_unit_test(advancing_to_the_end_leaves_no_element),
+        cmocka_unit_test(the_bytes_of_a_file_have_a_place_and_no_pieces),
+        cmocka_unit_test(looking_into_a_file_aborts),
         cmocka_unit_test(lengths_beyond_32_bits_are_summed),
         cmocka_unit_test(a_single_byte_is_found_wherever_it_is),
         cmocka_unit_test(advancing_past_the_end_aborts),

@@ -65,6 +65,13 @@ static const struct kind kinds[] = {
      "target",
      false,
      false},
+    {"mirror, copied by the kernel",
+     "\"type\": \"mirror\", \"use-copy-range\": true, \"granularity\": 4096, " TO_TARGET,
+     ON_BOTH,
+     {"top", "target"},
+     "target",
+     false,
+     false},
     {"mirror, write-blocking",
      "\"type\": \"mirror\", \"copy-mode\": \"write-blocking\", \"granularity\": 4096, " TO_TARGET,
      ON_BOTH,
@@ -649,11 +656,12 @@ TRIALS(faults_of_a_stream, 0)
 TRIALS(faults_of_a_commit, 1)
 TRIALS(faults_of_a_commit_of_the_active_image, 2)
 TRIALS(faults_of_a_mirror, 3)
-TRIALS(faults_of_a_blocking_mirror, 4)
-TRIALS(faults_of_an_incremental_mirror, 5)
-TRIALS(faults_of_a_backup, 6)
-TRIALS(faults_of_an_incremental_backup, 7)
-TRIALS(faults_of_a_backup_with_fleecing, 8)
+TRIALS(faults_of_a_mirror_by_the_kernel, 4)
+TRIALS(faults_of_a_blocking_mirror, 5)
+TRIALS(faults_of_an_incremental_mirror, 6)
+TRIALS(faults_of_a_backup, 7)
+TRIALS(faults_of_an_incremental_backup, 8)
+TRIALS(faults_of_a_backup_with_fleecing, 9)
 
 int main(void)
 {
@@ -662,6 +670,7 @@ int main(void)
         cmocka_unit_test(faults_of_a_commit),
         cmocka_unit_test(faults_of_a_commit_of_the_active_image),
         cmocka_unit_test(faults_of_a_mirror),
+        cmocka_unit_test(faults_of_a_mirror_by_the_kernel),
         cmocka_unit_test(faults_of_a_blocking_mirror),
         cmocka_unit_test(faults_of_an_incremental_mirror),
         cmocka_unit_test(faults_of_a_backup),

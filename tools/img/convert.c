@@ -23,7 +23,6 @@ struct arguments {
     const char *target_cache;
     bool source_image_opts;
     bool force_share;
-    bool offload;
     bool sparse_given;
 };
 
@@ -142,7 +141,7 @@ static bool take_setting(struct arguments *arguments, int c)
         convert->backing_format = optarg;
         return true;
     case 'C':
-        arguments->offload = true;
+        convert->offload = true;
         return true;
     case 'c':
         convert->compress = true;
@@ -228,13 +227,13 @@ static const char *find_conflict(const struct arguments *arguments)
     if (convert->target_image_opts && convert->target_format != NULL) {
         return "-O and --target-image-opts are mutually exclusive";
     }
-    if (arguments->offload && convert->compress) {
+    if (convert->offload && convert->compress) {
         return "Cannot enable copy offloading when -c is used";
     }
-    if (arguments->offload && arguments->sparse_given) {
+    if (convert->offload && arguments->sparse_given) {
         return "Cannot enable copy offloading when -S is used";
     }
-    if (arguments->offload && convert->salvage) {
+    if (convert->offload && convert->salvage) {
         return "Cannot use copy offloading in salvaging mode";
     }
     if (convert->target_is_zero && !convert->skip_create) {

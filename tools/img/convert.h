@@ -24,6 +24,7 @@ struct convert {
     const char *backing;
     const char *backing_format;
     bool compress;
+    bool offload; /* the kernel copies what it can from file to file */
     bool skip_create;
     bool target_is_zero;
     bool target_image_opts;

@@ -18,7 +18,8 @@
 #include <glib.h>
 #include <inttypes.h>
 #include <string.h>
-#include "block/map/map.h"
+#include "block/copy/host_bytes.h"
+#include "block/disk/disk.h"
 #include "tools/img/convert.h"
 #include "util/iov.h"
 #include "util/range.h"
@@ -34,6 +35,7 @@ enum kind {
     KIND_KEEP, /* the target's backing file holds it */
     KIND_ZERO,
     KIND_DATA,
+    KIND_DONE, /* the kernel has copied it */
 };
 
 struct copy {
@@ -182,6 +184,56 @@ ASH_CO_FN static int find_kinds(struct window *window)
     return 0;
 }
 
+/* Has the kernel copy a piece: whole granules. Returns its length; 0: it cannot be. */
+ASH_CO_FN static uint64_t offload_piece(const struct window *window, uint64_t from, uint64_t bytes)
+{
+    const struct convert *convert = window->copy->convert;
+    uint64_t offset = window->offset + from;
+    struct convert_source *source = source_at(convert, offset);
+    uint64_t inside = offset - source->start;
+    struct ash_host_bytes found;
+    uint64_t end = from + ASH_MIN(bytes, source->bytes - inside);
+    if (inside + (end - from) > ash_disk_bytes(source->disk)) {
+        return 0;
+    }
+    ash_user_enter(&source->disk->user);
+    int ret = ash_host_bytes_find(ash_disk_node(source->disk), inside, end - from, &found);
+    if (ret == 0) {
+        end = from + found.bytes;
+        if (end != window->bytes) {
+            end = ash_align_down(end, window->copy->granule_bytes);
+        }
+        if (end > from) {
+            struct ash_io io = {
+                .op = ASH_WRITE, .offset = offset, .bytes = end - from, .iov = found.iov};
+            ret = ash_disk_io(convert->target_disk, &io);
+        }
+        ash_host_bytes_drop(&found);
+    }
+    ash_user_leave(&source->disk->user);
+    return ret == 0 && end > from ? end - from : 0;
+}
+
+/* What fails is left to be read and written, whatever the reason: then it is known which of the two
+ * it was. */
+ASH_CO_FN static void offload_data(struct window *window)
+{
+    uint64_t granule_bytes = window->copy->granule_bytes;
+    for (uint32_t i = 0, end; i < window->granules; i = end) {
+        end = run_end(window, i);
+        if (window->kinds[i] != KIND_DATA) {
+            continue;
+        }
+        uint64_t at = i * granule_bytes;
+        uint64_t stop = granule_end(window, end - 1);
+        uint64_t piece;
+        while (at < stop && (piece = offload_piece(window, at, stop - at)) > 0) {
+            at += piece;
+        }
+        memset(window->kinds + i, KIND_DONE, ash_div_round_up(at, granule_bytes) - i);
+    }
+}
+
 ASH_CO_FN static int read_data(struct window *window)
 {
     for (uint32_t i = 0, end; i < window->granules; i = end) {
@@ -284,6 +336,9 @@ ASH_CO_FN static int copy_window(struct ash_task *task)
     }
     if (ret == 0) {
         ret = find_kinds(window);
+    }
+    if (ret == 0 && copy->convert->offload) {
+        offload_data(window);
     }
     if (ret == 0) {
         ret = read_data(window);

@@ -68,6 +68,13 @@ ASH_CO_FN static int64_t transfer_once(const struct transfer *transfer)
         .offset = transfer->offset,
         .bytes = transfer->end - transfer->offset,
     };
+    if (ash_iov_is_file(&transfer->iov)) {
+        aio.op = ASH_AIO_COPY;
+        aio.file = transfer->iov.file;
+        aio.offset = transfer->iov.skip;
+        aio.file2 = transfer->file;
+        aio.offset2 = transfer->offset;
+    }
     int64_t moved = ash_co_aio(transfer->file->engine, &aio);
 
     ash_assert(moved <= (int64_t)aio.bytes);

@@ -20,7 +20,9 @@ ASH_CO_FN int ash_co_close(struct ash_file *file);
 ASH_CO_FN int ash_co_read(struct ash_file *file, uint64_t offset, uint64_t bytes, struct ash_iov iov);
 
 /* Writes `bytes`, going on after short writes; a write that moves nothing is -ENOSPC. flags:
- * ASH_AIO_DSYNC. */
+ * ASH_AIO_DSYNC. The bytes of a file (ash_iov_of_file) are copied by the kernel, where it can: any
+ * error is then a reason to read and write them instead, and so is the end of that file. Not with
+ * DSYNC. */
 ASH_CO_FN int ash_co_write(struct ash_file *file, uint64_t offset, uint64_t bytes,
                            struct ash_iov iov, uint32_t flags);
 
