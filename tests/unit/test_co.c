@@ -560,6 +560,25 @@ static void overflowing_a_stack_hits_the_guard_page(void **state)
     assert_dies(overflows, SIGSEGV);
 }
 
+static void write_below_the_stack(void *opaque)
+{
+    (void)opaque;
+    *(volatile char *)(ash_co_self()->stack - 1) = 1;
+}
+
+static void writes_below_its_stack(void)
+{
+    spawn(write_below_the_stack, NULL);
+    run_all();
+}
+
+/* Not only where nothing happens to be mapped below it. */
+static void the_byte_below_a_stack_cannot_be_written(void **state)
+{
+    (void)state;
+    assert_dies(writes_below_its_stack, SIGSEGV);
+}
+
 static void a_queue_wakes_first_come_first_served(void **state)
 {
     struct sleeper three[3] = {{0}, {1}, {2}};
@@ -607,6 +626,7 @@ int main(void)
         TEST(asserting_to_be_inside_aborts_outside),
         TEST(destroying_a_scheduler_with_a_suspended_coroutine_aborts),
         TEST(overflowing_a_stack_hits_the_guard_page),
+        TEST(the_byte_below_a_stack_cannot_be_written),
         TEST(a_queue_wakes_first_come_first_served),
     };
 

@@ -107,6 +107,21 @@ ASH_CO_FN static int flush(void)
     return bare_io(&bare, ASH_FLUSH, 0, NULL, 0, 0);
 }
 
+/* Discards of a simulated device leave what it held, as they may. */
+CO_TEST(zeroes_of_a_device_do_not_stand_on_a_discard)
+{
+    config.devices = true;
+    ash_sim_world_configure(world, &config);
+    open_file(STEP_BYTES, ASH_NODE_WRITE | ASH_NODE_DISCARD);
+    assert_int_equal(bare_io(&bare, ASH_DISCARD, 0, NULL, 4096, 0), 0);
+    expect_bytes(0, 4096, 1);
+    assert_int_equal(bare_io(&bare, ASH_ZERO, 4096, NULL, 4096, ASH_REQ_UNMAP), 0);
+    expect_bytes(4096, 4096, 0);
+    assert_int_equal(bare_io(&bare, ASH_ZERO, 12288, NULL, 4096, 0), 0);
+    expect_bytes(12288, 4096, 0);
+    bare_close(&bare);
+}
+
 /* ---- flushing ---- */
 
 CO_TEST(failed_flush_is_not_forgotten_by_the_next)
@@ -627,6 +642,7 @@ static void growing_requests_at_the_same_time_lose_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(zeroes_of_a_device_do_not_stand_on_a_discard),
         TEST(failed_flush_is_not_forgotten_by_the_next),
         TEST(loss_that_another_request_heard_of_fails_a_flush_beside_it),
         TEST(write_that_fails_without_fua_spoils_no_flush),

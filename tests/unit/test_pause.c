@@ -260,6 +260,71 @@ CORE_TEST(pauses_that_cover_one_user_follow_one_another)
     assert_int_equal(ash_node_unref(mem), 0);
 }
 
+static void enter_once(struct core *core, void *opaque)
+{
+    struct ash_user *user = opaque;
+    (void)core;
+    ash_co_assert_inside();
+    ash_user_enter(user);
+}
+
+/* One pause of the user alone and one of a node below, in either order of their ends. */
+CORE_TEST(a_gate_opens_when_the_last_pause_ends)
+{
+    (void)opaque;
+    struct ash_node *mem = open_mem(core);
+    struct ash_disk *disk = open_disk(core, above_m(), 0);
+    struct ash_pause pause;
+    for (int node_first = 0; node_first < 2; node_first++) {
+        assert_int_equal(ash_user_pause(&disk->user, UINT64_MAX), 0);
+        assert_int_equal(ash_pause_begin(&pause, core->loop, &mem, 1, UINT64_MAX), 0);
+        core_spawn(core, enter_once, &disk->user);
+        ash_co_sleep(MS);
+        node_first ? ash_pause_end(&pause) : ash_user_resume(&disk->user);
+        ash_co_sleep(MS);
+        assert_int_equal(disk->user.pauses, 1);
+        assert_int_equal(disk->user.in_flight, 0);
+        node_first ? ash_user_resume(&disk->user) : ash_pause_end(&pause);
+        core_join(core);
+        assert_int_equal(disk->user.in_flight, 1);
+        ash_user_leave(&disk->user);
+    }
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    assert_int_equal(ash_node_unref(mem), 0);
+}
+
+/* It is opened and closed again before who waits there goes on. */
+CORE_TEST(who_waits_at_a_gate_looks_again)
+{
+    (void)opaque;
+    struct ash_user user;
+    ash_user_init(&user, core->loop);
+    ash_user_close_gate(&user);
+    core_spawn(core, enter_once, &user);
+    ash_co_sleep(MS);
+    ash_user_resume(&user);
+    ash_user_close_gate(&user);
+    ash_co_sleep(MS);
+    assert_int_equal(user.in_flight, 0);
+    ash_user_resume(&user);
+    core_join(core);
+    ash_user_leave(&user);
+    ash_user_destroy(&user);
+}
+
+CORE_TEST(a_pause_of_a_user_that_expires_opens_its_gate)
+{
+    (void)opaque;
+    struct ash_user user;
+    ash_user_init(&user, core->loop);
+    ash_user_begin(&user);
+    uint64_t deadline_ns = ash_loop_now(core->loop) + MS;
+    assert_int_equal(ash_user_pause(&user, deadline_ns), -ETIMEDOUT);
+    assert_int_equal(user.pauses, 0);
+    ash_user_leave(&user);
+    ash_user_destroy(&user);
+}
+
 static void close_disk(struct core *core, void *opaque)
 {
     struct reader *reader = opaque;
@@ -415,6 +480,9 @@ int main(void)
         cmocka_unit_test(an_edge_made_under_a_pause_brings_its_user_into_it),
         cmocka_unit_test(a_pause_of_a_node_that_expires_opens_all_gates),
         cmocka_unit_test(pauses_that_cover_one_user_follow_one_another),
+        cmocka_unit_test(a_gate_opens_when_the_last_pause_ends),
+        cmocka_unit_test(who_waits_at_a_gate_looks_again),
+        cmocka_unit_test(a_pause_of_a_user_that_expires_opens_its_gate),
         cmocka_unit_test(closing_waits_for_a_pause_and_a_pause_for_closing),
         cmocka_unit_test(reopening_at_once_and_among_writes_finds_the_nodes_quiet),
         cmocka_unit_test(a_chain_is_found_by_name_only_when_it_is_whole),

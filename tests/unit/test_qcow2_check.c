@@ -93,6 +93,38 @@ QCOW2_TEST(what_leads_outside_or_is_not_aligned_is_told_and_not_followed)
     assert_int_equal(check.allocated_clusters, 0);
 }
 
+/* An image that says it has one snapshot, in the last cluster of its data, with an L1 table there
+ * too. */
+ASH_CO_FN static void image_with_a_snapshot(uint64_t table, uint32_t entries)
+{
+    small_image();
+    uint64_t last = peek64(l2_table() + 15 * 8) & QCOW2_ENTRY_OFFSET;
+    uint32_t one = htobe32(1);
+    assert_int_equal(ash_sim_file_write(rig.world, "image", 60, &one, 4), 0);
+    poke64(64, last);
+    for (uint64_t at = 0; at < CLUSTER; at += 8) {
+        poke64(last + at, 0);
+    }
+    poke64(last, table);
+    poke64(last + 8, (uint64_t)entries << 32);
+}
+
+QCOW2_TEST(snapshots_that_cannot_be_read_are_errors_of_the_check)
+{
+    static const struct {
+        uint64_t table;
+        uint32_t entries;
+    } cases[] = {
+        {CLUSTER, QCOW2_L1_BYTES_MAX / 8 + 1}, /* more than memory is taken for */
+        {UINT64_MAX - CLUSTER, 1024},
+    };
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(cases); i++) {
+        image_with_a_snapshot(cases[i].table, cases[i].entries);
+        assert_int_equal(check_image(0), 0);
+        assert_int_equal(check.check_errors, 1);
+    }
+}
+
 QCOW2_TEST(a_compressed_cluster_counts_in_each_host_cluster_that_it_reaches_into)
 {
     struct ash_prng prng;
@@ -405,6 +437,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         RUN(a_check_without_repairs_writes_nothing),
         RUN(what_leads_outside_or_is_not_aligned_is_told_and_not_followed),
+        RUN(snapshots_that_cannot_be_read_are_errors_of_the_check),
         RUN(a_compressed_cluster_counts_in_each_host_cluster_that_it_reaches_into),
         RUN(nothing_is_repaired_while_something_cannot_be_read),
         RUN(a_compressed_write_gives_back_no_table),

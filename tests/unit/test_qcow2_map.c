@@ -96,6 +96,31 @@ QCOW2_TEST(a_zero_cluster_takes_no_place_that_a_stalled_write_uses)
     expect_sound(0);
 }
 
+/* read of cluster 0:  loads a slice of the table, held ........... released, looks at the other
+ * table the L1 entry:       leads to another table */
+QCOW2_TEST(a_slice_counts_only_if_the_l1_entry_still_leads_to_it)
+{
+    uint8_t data[4096];
+    struct side side = {.offset = 0, .bytes = sizeof(data), .data = data};
+    open_image("cluster_size=4k", 4 * MIB);
+    assert_int_equal(write_bytes(0, 4096, 1), 0);
+    assert_int_equal(write_bytes(2 * MIB, 4096, 2), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    assert_int_equal(rig_open(&rig, "image", 0, &disk, &error), 0);
+    uint64_t *entries = state_of()->l1.entries;
+    assert_int_not_equal(entries[0], entries[1]);
+    ash_sim_hold(rig.world, "image", ASH_AIO_READ, entries[0] & QCOW2_ENTRY_OFFSET, 4096);
+    side_start(&side);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    entries[0] = entries[1];
+    ash_sim_release_all(rig.world);
+    assert_int_equal(side_wait(&side), 0);
+    for (size_t i = 0; i < sizeof(data); i++) {
+        assert_int_equal(data[i], 2);
+    }
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
 QCOW2_TEST(discarded_space_is_used_again)
 {
     open_image("cluster_size=4k", 64 * (uint64_t)MIB);
@@ -513,6 +538,7 @@ int main(void)
         RUN(a_place_that_a_stalled_read_uses_is_not_handed_out),
         RUN(a_place_that_a_stalled_write_uses_is_not_handed_out),
         RUN(a_zero_cluster_takes_no_place_that_a_stalled_write_uses),
+        RUN(a_slice_counts_only_if_the_l1_entry_still_leads_to_it),
         RUN(discarded_space_is_used_again),
         RUN(space_freed_in_an_earlier_session_is_used_again),
         RUN(a_flush_with_nothing_to_write_costs_one_flush_of_the_file),

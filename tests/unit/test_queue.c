@@ -293,6 +293,29 @@ static void few_coroutines_serve_many_requests(void **state)
     assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
 }
 
+/* Requests are in flight until they are reaped: the ring has no room for more completions. */
+static void requests_that_are_not_reaped_count(void **state)
+{
+    struct ash_loop *loop = *state;
+    struct ash_disk *disk = open_disk(loop, "null-co://", "null-co", NULL);
+    struct ash_queue *queue = new_queue(disk, 4);
+    struct ash_req reqs[4] = {
+        {.op = ASH_FLUSH}, {.op = ASH_FLUSH}, {.op = ASH_FLUSH}, {.op = ASH_FLUSH}};
+    struct ash_cqe cqes[4];
+    assert_int_equal(ash_queue_submit(queue, reqs, 4), 4);
+    assert_int_equal(ash_queue_submit(queue, reqs, 1), 0);
+    for (int i = 0; i < 10; i++) {
+        assert_true(ash_loop_run_once(loop, 0, 0) >= 0);
+    }
+    assert_int_equal(ash_queue_in_flight(queue), 4);
+    assert_int_equal(ash_queue_submit(queue, reqs, 1), 0);
+    assert_int_equal(ash_queue_reap(queue, cqes, 3), 3);
+    assert_int_equal(ash_queue_submit(queue, reqs, 4), 3);
+    assert_int_equal(complete_all(loop, queue, 4, 0), 4);
+    ash_queue_free(queue);
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+}
+
 /* Vectors. */
 
 static void vectors_of_thousands_reach_a_direct_file(void **state)
@@ -504,6 +527,7 @@ int main(void)
         TEST(who_takes_the_callback_back_reaps_the_rest),
         TEST(many_queues_share_a_disk),
         TEST(few_coroutines_serve_many_requests),
+        TEST(requests_that_are_not_reaped_count),
         TEST(vectors_of_thousands_reach_a_direct_file),
         TEST(empty_requests_and_vectors_do_no_harm),
         TEST(no_completion_is_missed_when_notifications_come_back),

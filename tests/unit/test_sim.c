@@ -310,6 +310,21 @@ static void allocating_again_what_was_punched_counts_again(void **state)
     rig_free(&rig);
 }
 
+static void what_was_set_aside_and_written_goes_as_a_whole(void **state)
+{
+    struct rig rig = plain_rig();
+    struct ash_file *file = do_open(&rig, "a");
+
+    (void)state;
+    assert_int_equal(do_allocate(&rig, file, 0, 0, 8192), 0);
+    fill(&rig, file, 0, 1, 8192);
+    assert_int_equal(ash_sim_file_allocated_bytes(rig.world, "a"), 8192);
+    assert_int_equal(do_allocate(&rig, file, PUNCH, 0, 8192), 0);
+    assert_int_equal(ash_sim_file_allocated_bytes(rig.world, "a"), 0);
+    do_close(&rig, file);
+    rig_free(&rig);
+}
+
 static int compare_numbers(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a;
@@ -368,6 +383,20 @@ static void status_numbers_files_in_order_of_creation(void **state)
     assert_int_equal(do_status(&rig, NULL, "a", &status), 0);
     assert_int_equal(status.direct_offset_alignment, 0);
     do_close(&rig, file);
+    rig_free(&rig);
+}
+
+static void the_number_of_a_file_is_never_used_again(void **state)
+{
+    struct rig rig = plain_rig();
+    struct ash_file_status status;
+
+    (void)state;
+    do_close(&rig, do_open(&rig, "a"));
+    assert_int_equal(do_path(&rig, ASH_AIO_UNLINK, "a", NULL), 0);
+    do_close(&rig, do_open(&rig, "a"));
+    assert_int_equal(do_status(&rig, NULL, "a", &status), 0);
+    assert_int_equal(status.inode, 2);
     rig_free(&rig);
 }
 
@@ -569,6 +598,32 @@ static void concurrent_writes_are_carried_out_in_any_order(void **state)
     assert_true(first_won && second_won);
 }
 
+/* Each request takes the same time: which one comes first is drawn all the same. */
+static void requests_that_are_due_at_once_complete_in_any_order(void **state)
+{
+    bool first_won = false;
+    bool second_won = false;
+
+    (void)state;
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        struct rig rig = rig_new(&(struct ash_sim_config){.seed = seed});
+        struct ash_file *file = do_open(&rig, "a");
+        struct call a = call_transfer(file, ASH_AIO_WRITE, 0, "first", 5);
+        struct call b = call_transfer(file, ASH_AIO_WRITE, 0, "other", 5);
+        char found[5];
+        call_submit(&rig, &a);
+        call_submit(&rig, &b);
+        assert_int_equal(call_wait(&rig, &a), 5);
+        assert_int_equal(call_wait(&rig, &b), 5);
+        assert_int_equal(do_read(&rig, file, 0, found, 5), 5);
+        first_won |= !memcmp(found, "first", 5);
+        second_won |= !memcmp(found, "other", 5);
+        do_close(&rig, file);
+        rig_free(&rig);
+    }
+    assert_true(first_won && second_won);
+}
+
 static void a_write_may_be_seen_before_it_completes(void **state)
 {
     bool early = false;
@@ -715,8 +770,10 @@ int main(void)
         cmocka_unit_test(what_a_truncate_cut_off_reads_as_zeroes_later),
         cmocka_unit_test(seek_finds_data_and_holes_of_a_huge_sparse_file),
         cmocka_unit_test(allocating_again_what_was_punched_counts_again),
+        cmocka_unit_test(what_was_set_aside_and_written_goes_as_a_whole),
         cmocka_unit_test(seek_finds_each_page_of_random_sparse_files),
         cmocka_unit_test(status_numbers_files_in_order_of_creation),
+        cmocka_unit_test(the_number_of_a_file_is_never_used_again),
         cmocka_unit_test(locks_exclude_other_opens_only),
         cmocka_unit_test(unlocking_the_middle_splits_a_lock),
         cmocka_unit_test(write_locks_need_a_file_open_for_writing),
@@ -726,6 +783,7 @@ int main(void)
         cmocka_unit_test(work_runs_when_it_completes),
         cmocka_unit_test(time_jumps_to_completions_and_deadlines),
         cmocka_unit_test(concurrent_writes_are_carried_out_in_any_order),
+        cmocka_unit_test(requests_that_are_due_at_once_complete_in_any_order),
         cmocka_unit_test(a_write_may_be_seen_before_it_completes),
         cmocka_unit_test(files_survive_export_and_import),
         cmocka_unit_test(direct_access_sees_and_leaves_durable_files),

@@ -83,6 +83,24 @@ static void nothing_is_spun_for_without_transfers(void **state)
     assert_int_equal(ash_spin_budget(&test.spin), 0);
 }
 
+/* What a wait learns from is told by `finished`. */
+static void only_reads_and_writes_teach(void **state)
+{
+    struct spin_case test = new_case(UINT64_MAX);
+    static const enum ash_aio_op others[] = {ASH_AIO_POLL, ASH_AIO_FLUSH, ASH_AIO_WORK};
+
+    (void)state;
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(others); i++) {
+        struct ash_aio aio = {.op = (uint8_t)others[i]};
+        ash_spin_begin(&test.spin, &aio);
+        ash_spin_end(&test.spin, &aio);
+        assert_int_equal(test.spin.finished, 0);
+        assert_int_equal(test.spin.transfers, 1);
+    }
+    ash_spin_end(&test.spin, &(struct ash_aio){.op = ASH_AIO_WRITE});
+    assert_int_equal(test.spin.finished, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -91,6 +109,7 @@ int main(void)
         cmocka_unit_test(disk_that_becomes_fast_is_noticed_though_waking_is_slow),
         cmocka_unit_test(bound_of_the_user_is_kept),
         cmocka_unit_test(nothing_is_spun_for_without_transfers),
+        cmocka_unit_test(only_reads_and_writes_teach),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -236,6 +236,20 @@ CORE_TEST(forgetting_takes_no_memory)
     fixture_free(core, fixture);
 }
 
+/* More extents in one window than it takes: what it takes of memory stays bounded. */
+CORE_TEST(a_window_of_many_extents_takes_bounded_memory)
+{
+    (void)opaque;
+    struct fixture *fixture = fixture_new(core);
+    for (uint64_t step = 0; step < 8 * MiB / STEP; step += 2) {
+        struct ash_walk_find find = find_of(ASH_EXTENT_DATA, 1, step * 3 * STEP, STEP);
+        tell(fixture, step, 1, &find);
+        assert_true(look(fixture, step, 1));
+        assert_true(ash_block_of(core->loop)->budget.bytes <= 200 * KiB);
+    }
+    fixture_free(core, fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +260,7 @@ int main(void)
         cmocka_unit_test(an_extent_over_several_windows_is_remembered_in_all),
         cmocka_unit_test(forgetting_everything_costs_what_there_is),
         cmocka_unit_test(forgetting_takes_no_memory),
+        cmocka_unit_test(a_window_of_many_extents_takes_bounded_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

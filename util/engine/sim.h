@@ -54,6 +54,7 @@ struct ash_sim_config {
     uint32_t
         direct_alignment; /* what ASH_FILE_DIRECT demands of offset, length and memory; 0: 512 */
     uint32_t unsupported; /* ASH_SIM_NO_* */
+    bool devices;         /* files are block devices: a discard of one leaves what it held */
 };
 
 struct ash_sim_world *ash_sim_world_new(const struct ash_sim_config *config);

@@ -195,6 +195,8 @@ static int check_allocate(const struct ash_sim_world *world, const struct ash_ai
         return -EINVAL;
     }
     switch (aio->mode) {
+    case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE | FALLOC_FL_NO_HIDE_STALE:
+        return world->config.devices ? 0 : -EOPNOTSUPP;
     case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
         return unsupported & ASH_SIM_NO_PUNCH_HOLE ? -EOPNOTSUPP : 0;
     case FALLOC_FL_ZERO_RANGE:
@@ -229,6 +231,9 @@ static int64_t carry_allocate(struct ash_sim_world *world, struct ash_aio *aio, 
         if (ash_prng_chance(&world->prng, 500)) {
             return -EIO;
         }
+    }
+    if (aio->mode & FALLOC_FL_NO_HIDE_STALE) {
+        return fails ? -EIO : 0;
     }
     if (!punch) {
         uint64_t left = draw_space(world, inode, aio->offset, aio->bytes, faults);
@@ -356,7 +361,8 @@ static int64_t carry_status(struct ash_sim_world *world, struct ash_aio *aio)
         .inode = inode->number,
         .modified_ns = inode->modified_ns,
         .block_bytes = INODE_BLOCK_BYTES,
-        .regular = true,
+        .regular = !world->config.devices,
+        .block_device = world->config.devices,
     };
     if (!(world->config.unsupported & ASH_SIM_NO_DIRECT_HINT)) {
         aio->status->direct_offset_alignment = world->config.direct_alignment;
