@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What jobs on backing chains share: finding the nodes that a description names. */
+/* What jobs on backing chains share: finding the nodes that a description names, and keeping the chain
+ * as it is. */
 #ifndef ASH_JOB_CHAIN_H
 #define ASH_JOB_CHAIN_H
 
@@ -20,5 +21,32 @@ int ash_job_find_below(struct ash_node *from, const char *file_option, const cha
 
 /* Nobody but the chain that it is part of, and jobs, may stand on the node: -EBUSY. */
 int ash_job_check_alone(const struct ash_node *node, struct ash_error *error);
+
+/* What a job takes of its chain, and what is given back only when the last of its I/O has ended: that
+ * may be after the job, if it was ended by force. Until then the chain keeps its shape, so that
+ * whatever comes late finds what it was meant for; another job on it is refused. */
+struct ash_chain_hold {
+    struct ash_node *top; /* both are references; base may be NULL: the end of the chain */
+    struct ash_node *base;
+    bool frozen;                 /* the edges between them */
+    struct ash_edge *above_base; /* lends base to the job and not to another; NULL: not lent */
+    uint32_t top_flags;          /* that they did not have */
+    uint32_t base_flags;
+};
+
+/* Freezes the chain: -EBUSY. Whatever it returns, ash_chain_release() gives back what was taken. */
+int ash_chain_hold(struct ash_chain_hold *hold, struct ash_node *top, struct ash_node *base,
+                   struct ash_error *error);
+/* Sets flags (ASH_NODE_WRITE, ASH_NODE_DISCARD) that top, or base, does not have. */
+ASH_CO_FN int ash_chain_hold_top_flags(struct ash_chain_hold *hold, uint32_t flags,
+                                       struct ash_error *error);
+ASH_CO_FN int ash_chain_hold_base_flags(struct ash_chain_hold *hold, uint32_t flags,
+                                        struct ash_error *error);
+/* Lets the job write to base through the chain's edge to it. */
+void ash_chain_lend_base(struct ash_chain_hold *hold, struct ash_edge *above_base);
+/* The job is about to change the chain itself. */
+void ash_chain_thaw(struct ash_chain_hold *hold);
+/* Gives all back. Pauses users; the job's edges are gone already. */
+ASH_CO_FN void ash_chain_release(struct ash_chain_hold *hold);
 
 #endif

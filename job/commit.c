@@ -7,7 +7,10 @@
  * what layers above it decide anyway.
  *  2. Only the one chain sees base and the images above it: the job refuses others, as they would
  * see base change.
- *  3. The overlay's header names base only when all was copied and is stable in base. */
+ *  3. The overlay's header names base only when all was copied and is stable in base.
+ *  4. What I/O needs belongs to the sweep, which may outlive the job. A write that a job leaves
+ * behind when it is ended by force may reach base at any time: until then nobody else commits to
+ * base, and invariants 1 and 2 hold on. */
 #include <errno.h>
 #include <glib.h>
 #include <string.h>
@@ -43,17 +46,14 @@ struct commit {
     struct ash_node *overlay; /* what stands on top */
     struct ash_node *top;
     struct ash_node *base;
-    struct ash_edge *above_base; /* the chain's edge to base; NULL once the chain has changed */
+    struct ash_edge *above_base; /* the chain's edge to base */
     struct commit_sweep *sweep;
-    bool frozen;
-    bool lent; /* above_base lends base to this job, and not to another */
-    bool base_was_read_only;
-    bool overlay_was_read_only;
 };
 
 struct commit_sweep {
     struct ash_sweep sweep;
-    struct commit *commit;
+    struct ash_chain_hold hold; /* of the overlay and base */
+    struct ash_node *top;       /* a reference */
     struct ash_copier *copier;
     uint64_t position;
 };
@@ -83,22 +83,19 @@ static struct commit *commit_of(struct ash_job *job)
 
 /* --- the sweep --- */
 
-/* Base has to read as zeroes where the images above it end and the overlay goes on. */
-ASH_CO_FN static uint64_t end_of(const struct commit *c)
-{
-    return c->top->size_bytes;
-}
-
 ASH_CO_FN static int commit_next(struct ash_sweep *sweep, uint64_t *offset, uint64_t *bytes)
 {
     struct commit_sweep *s = ash_container_of(sweep, struct commit_sweep, sweep);
-    struct commit *c = s->commit;
-    uint64_t end = end_of(c);
+    uint64_t end = s->top->size_bytes;
+    *bytes = 0;
     for (unsigned looks = 0; s->position < end; looks++) {
         uint64_t same_bytes;
         bool decided;
-        int ret = ash_copier_lookup(s->copier, c->base, s->position, end - s->position, &same_bytes,
-                                    &decided);
+        int ret = ash_copier_lookup(s->copier, s->hold.base, s->position, end - s->position,
+                                    &same_bytes, &decided);
+        if (sweep->job == NULL || sweep->job->cancelled) {
+            return -ECANCELED;
+        }
         if (ret < 0 || decided) {
             uint64_t piece = ASH_MAX(PIECE_BYTES, s->copier->cluster_bytes);
             *offset = ash_align_down(s->position, s->copier->cluster_bytes);
@@ -107,16 +104,12 @@ ASH_CO_FN static int commit_next(struct ash_sweep *sweep, uint64_t *offset, uint
             return ret;
         }
         s->position += same_bytes;
-        ash_job_progress(&c->job, same_bytes);
+        ash_job_progress(sweep->job, same_bytes);
         if (looks >= LOOKS_AT_ONCE) {
             ash_co_reschedule();
             looks = 0;
-            if (c->job.cancelled) {
-                return -ECANCELED;
-            }
         }
     }
-    *bytes = 0;
     return 0;
 }
 
@@ -145,7 +138,11 @@ static void commit_done(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes
 ASH_CO_FN static void commit_release(struct ash_sweep *sweep)
 {
     struct commit_sweep *s = ash_container_of(sweep, struct commit_sweep, sweep);
-    ash_copier_unref(s->copier);
+    if (s->copier != NULL) {
+        ash_copier_unref(s->copier);
+    }
+    ash_chain_release(&s->hold);
+    ash_node_unref(s->top);
     g_free(s);
 }
 
@@ -202,65 +199,47 @@ static int find_nodes(struct commit *c, struct ash_error *error)
 
 /* --- start and end --- */
 
-ASH_CO_FN static void set_writable(struct ash_node *node, bool writable, bool *was_read_only)
-{
-    struct ash_error error = ASH_ERROR_INIT;
-    if (*was_read_only && ash_graft_set_writable(node, writable, &error) < 0) {
-        ash_log(node->loop, ASH_LOG_WARNING, "%s", error.message);
-    }
-    *was_read_only = false;
-}
-
 ASH_CO_FN static void commit_clean(struct ash_job *job)
 {
-    struct commit *c = commit_of(job);
-    if (c->frozen) {
-        ash_graft_thaw(c->overlay, c->base);
+    struct commit_sweep *s = commit_of(job)->sweep;
+    if (s->sweep.tasks > 0) {
+        ash_copier_abandon(s->copier);
     }
-    if (c->sweep != NULL) {
-        ash_sweep_drop(&c->sweep->sweep);
-    }
-    if (c->above_base != NULL && c->lent) {
-        c->above_base->lends = 0;
-    }
-    set_writable(c->base, false, &c->base_was_read_only);
-    set_writable(c->overlay, false, &c->overlay_was_read_only);
-    ash_node_unref(c->base);
-    ash_node_unref(c->top);
-    ash_node_unref(c->overlay);
+    ash_sweep_drop(&s->sweep);
+}
+
+static void make_sweep(struct commit *c)
+{
+    struct commit_sweep *s = g_new0(struct commit_sweep, 1);
+    ash_sweep_init(&s->sweep, &commit_sweep_ops, &c->job);
+    ash_node_ref(c->top);
+    s->top = c->top;
+    s->sweep.on_source_error = (enum ash_on_error)c->on_error;
+    s->sweep.on_target_error = (enum ash_on_error)c->on_error;
+    s->sweep.forsakable = true;
+    s->sweep.looks = true;
+    s->sweep.grace_ns = ASH_SWEEP_GRACE_NS;
+    c->sweep = s;
 }
 
 ASH_CO_FN static int take(struct commit *c, struct ash_error *error)
 {
-    int ret = ash_graft_freeze(c->overlay, c->base, error);
-    c->frozen = ret == 0;
-    if (ret == 0 && !ash_node_writable(c->base)) {
-        ret = ash_graft_set_writable(c->base, true, error);
-        c->base_was_read_only = ret == 0;
+    struct commit_sweep *s = c->sweep;
+    int ret = ash_chain_hold(&s->hold, c->overlay, c->base, error);
+    if (ret == 0) {
+        ret = ash_chain_hold_base_flags(&s->hold, ASH_NODE_WRITE, error);
     }
     if (ret < 0) {
         return ret;
     }
-    c->lent = true;
-    c->above_base->lends = ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE;
-    c->above_base->allows |= c->above_base->lends;
+    ash_chain_lend_base(&s->hold, c->above_base);
     struct ash_copier_config config = {
         .source = c->top,
         .target = c->base,
         .base = c->base,
         .target_needs = ASH_RIGHT_RESIZE,
     };
-    struct ash_copier *copier;
-    ret = ash_copier_new(c->job.loop, &config, &copier, error);
-    if (ret == 0) {
-        c->sweep = g_new0(struct commit_sweep, 1);
-        c->sweep->commit = c;
-        c->sweep->copier = copier;
-        ash_sweep_init(&c->sweep->sweep, &commit_sweep_ops, &c->job);
-        c->sweep->sweep.on_source_error = (enum ash_on_error)c->on_error;
-        c->sweep->sweep.on_target_error = (enum ash_on_error)c->on_error;
-    }
-    return ret;
+    return ash_copier_new(c->job.loop, &config, &s->copier, error);
 }
 
 ASH_CO_FN static int commit_start(struct ash_job *job, struct ash_error *error)
@@ -274,9 +253,7 @@ ASH_CO_FN static int commit_start(struct ash_job *job, struct ash_error *error)
         return ash_error_set(error, -ENOTSUP, "Driver '%s' cannot change the backing file of '%s'",
                              c->overlay->driver->name, c->overlay->filename);
     }
-    ash_node_ref(c->overlay);
-    ash_node_ref(c->top);
-    ash_node_ref(c->base);
+    make_sweep(c);
     ret = take(c, error);
     if (ret < 0) {
         commit_clean(job);
@@ -288,28 +265,22 @@ ASH_CO_FN static int commit_start(struct ash_job *job, struct ash_error *error)
  */
 ASH_CO_FN static int clear_beyond_top(struct ash_sweep *sweep)
 {
-    const struct commit *c = ash_container_of(sweep, struct commit_sweep, sweep)->commit;
-    uint64_t from = c->top->size_bytes;
-    uint64_t end = c->base->size_bytes;
-    struct ash_copier *copier = c->sweep->copier;
+    struct commit_sweep *s = ash_container_of(sweep, struct commit_sweep, sweep);
+    uint64_t from = s->top->size_bytes;
+    uint64_t end = s->hold.base->size_bytes;
+    struct ash_io io = {.op = ASH_ZERO, .offset = from, .bytes = end - from};
     if (from >= end) {
         return 0;
     }
-    ash_user_enter(&copier->target_user);
-    int ret = ash_edge_zero(copier->target, from, end - from, 0);
-    ash_user_leave(&copier->target_user);
-    return ret;
+    ash_user_wait_at_gate(&s->copier->target_user);
+    return ash_copier_target_io(s->copier, &io);
 }
 
 /* Base is made as long as what it is to hold. */
 ASH_CO_FN static int fit_base(struct ash_sweep *sweep)
 {
     struct commit_sweep *s = ash_container_of(sweep, struct commit_sweep, sweep);
-    ash_user_enter(&s->copier->target_user);
-    int ret =
-        ash_job_fit_target(s->copier->target, s->commit->top->size_bytes, &s->commit->job.error);
-    ash_user_leave(&s->copier->target_user);
-    return ret;
+    return ash_sweep_fit_target(sweep, s->copier, s->top->size_bytes);
 }
 
 ASH_CO_FN static int flush_base(struct ash_sweep *sweep)
@@ -321,7 +292,7 @@ ASH_CO_FN static int commit_run(struct ash_job *job, struct ash_error *error)
 {
     struct commit *c = commit_of(job);
     struct ash_sweep *sweep = &c->sweep->sweep;
-    ash_job_progress_total(job, end_of(c));
+    ash_job_progress_total(job, c->top->size_bytes);
     int ret = ash_sweep_step(sweep, fit_base);
     if (ret < 0) {
         return ret;
@@ -344,27 +315,22 @@ ASH_CO_FN static int commit_run(struct ash_job *job, struct ash_error *error)
 ASH_CO_FN static int commit_prepare(struct ash_job *job, struct ash_error *error)
 {
     struct commit *c = commit_of(job);
-    int ret = 0;
-    if (!ash_node_writable(c->overlay)) {
-        ret = ash_graft_set_writable(c->overlay, true, error);
-        c->overlay_was_read_only = ret == 0;
-    }
+    struct ash_chain_hold *hold = &c->sweep->hold;
+    int ret = ash_chain_hold_top_flags(hold, ASH_NODE_WRITE, error);
     if (ret < 0) {
         return ret;
     }
     ash_copier_yield_target(c->sweep->copier);
-    ash_graft_thaw(c->overlay, c->base);
-    c->frozen = false;
+    ash_chain_thaw(hold);
     const char *file = c->backing_file != NULL ? c->backing_file : c->base->filename;
-    struct ash_edge *above_base = c->above_base;
-    c->above_base = NULL; /* it may go with its image */
+    hold->above_base = NULL; /* it may go with its image */
     struct ash_pause pause;
     ret = ash_pause_begin(&pause, job->loop, &c->overlay, 1, UINT64_MAX);
     ash_assert(ret == 0); /* without a deadline it does not expire */
     ret = ash_graft_backing(c->overlay, &pause, c->base, file, c->base->driver->name, error);
     ash_pause_end(&pause);
     if (ret < 0) {
-        c->above_base = above_base;
+        hold->above_base = c->above_base;
     }
     return ret;
 }

@@ -8,7 +8,9 @@
  * what layers above it decide anyway.
  *  2. Only the one chain sees base and the images between: the job refuses others.
  *  3. The users' disk keeps its length: what base has beyond that is cut off when they are led to
- *     it, and is as it was if they are not. */
+ *     it, and is as it was if they are not.
+ *  4. A write that the job leaves behind when it is ended by force may reach base at any time:
+ * until then the chain stays as it is, and nobody else commits to base. */
 #include <errno.h>
 #include <glib.h>
 #include "block/driver.h"
@@ -27,10 +29,7 @@ struct commit_active {
     char *base_node;
 
     struct ash_node *base;
-    struct ash_edge *above_base; /* the chain's edge to base; NULL once the users have left it */
-    uint32_t set_flags;          /* that base did not have */
-    bool frozen;
-    bool lent; /* above_base lends base to this job, and not to another */
+    struct ash_edge *above_base; /* the chain's edge to base */
 };
 
 static const struct ash_option commit_active_options[] = {
@@ -84,70 +83,18 @@ static int find_nodes(struct commit_active *c, struct ash_error *error)
     return ret;
 }
 
-#define LENT (ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE)
-
-/* Base may be written by nobody else again. To deny others something takes locks, which can fail:
- * so it is done here, or not at all, and not by the next plan that comes along, as when the disk is
- * closed. */
-ASH_CO_FN static void end_loan(const struct commit_active *c, struct ash_node *source)
-{
-    struct ash_edge *edge = c->above_base;
-    struct ash_error error = ASH_ERROR_INIT;
-    struct ash_pause pause;
-    if (!c->lent || edge->lends == 0) {
-        return;
-    }
-    int ret = ash_pause_begin(&pause, source->loop, &source, 1, UINT64_MAX);
-    ash_assert(ret == 0); /* without a deadline it does not expire */
-    struct ash_plan *plan = ash_plan_new(source->loop);
-    edge->lends = 0;
-    ash_plan_rights(plan, edge, edge->needs, edge->allows & ~LENT);
-    if (ash_plan_run(plan, &error) < 0) {
-        edge->lends = LENT;
-        ash_log(source->loop, ASH_LOG_WARNING, "%s", error.message);
-    }
-    ash_plan_free(plan);
-    ash_pause_end(&pause);
-}
-
-ASH_CO_FN static void commit_active_clean(struct ash_job *job)
-{
-    struct commit_active *c = commit_of(job);
-    struct ash_node *source = c->mirror.source;
-    struct ash_node *base = c->base;
-    ash_node_ref(source);
-    ash_node_ref(base);
-    ash_mirror_clean(job);
-    if (c->frozen) {
-        ash_graft_thaw(source, base);
-    }
-    if (c->above_base != NULL) {
-        struct ash_error error = ASH_ERROR_INIT;
-        if (c->set_flags != 0 && ash_graft_set_flags(base, 0, c->set_flags, &error) < 0) {
-            ash_log(job->loop, ASH_LOG_WARNING, "%s", error.message);
-        }
-        end_loan(c, source);
-    }
-    ash_node_unref(source);
-    ash_node_unref(base);
-}
-
 /* Base is opened as the active image is, as it will take its place. */
 ASH_CO_FN static int take(struct commit_active *c, struct ash_error *error)
 {
-    int ret = ash_graft_freeze(c->mirror.source, c->base, error);
-    c->frozen = ret == 0;
-    uint32_t flags = ASH_NODE_WRITE | (c->mirror.source->flags & ASH_NODE_DISCARD);
-    flags &= ~c->base->flags;
-    if (ret == 0 && flags != 0) {
-        ret = ash_graft_set_flags(c->base, flags, 0, error);
-        c->set_flags = ret == 0 ? flags : 0;
+    struct ash_mirror *m = &c->mirror;
+    int ret = ash_chain_hold(&m->hold, m->source, c->base, error);
+    if (ret == 0) {
+        ret = ash_chain_hold_base_flags(
+            &m->hold, ASH_NODE_WRITE | (m->source->flags & ASH_NODE_DISCARD), error);
     }
     if (ret == 0) {
-        c->lent = true;
-        c->above_base->lends = LENT;
-        c->above_base->allows |= c->above_base->lends;
-        ret = ash_mirror_take(&c->mirror, error);
+        ash_chain_lend_base(&m->hold, c->above_base);
+        ret = ash_mirror_take(m, error);
     }
     return ret;
 }
@@ -167,7 +114,7 @@ ASH_CO_FN static int commit_active_start(struct ash_job *job, struct ash_error *
     ash_node_ref(c->mirror.target);
     ret = take(c, error);
     if (ret < 0) {
-        commit_active_clean(job);
+        ash_mirror_clean(job);
     }
     return ret;
 }
@@ -178,11 +125,13 @@ ASH_CO_FN static int commit_active_prepare(struct ash_job *job, struct ash_error
     if (c->mirror.goal != ASH_MIRROR_GOAL_PIVOT) {
         return 0;
     }
-    ash_graft_thaw(c->mirror.source, c->base);
-    c->frozen = false;
+    struct ash_chain_hold *hold = ash_mirror_hold(&c->mirror);
+    ash_chain_thaw(hold);
     int ret = ash_mirror_prepare(job, error);
     if (ret == 0) {
-        c->above_base = NULL; /* it goes with the chain, and lends base to the users until then */
+        hold->above_base =
+            NULL; /* it goes with the chain, and lends base to the users until then */
+        hold->base_flags = 0;
     }
     return ret;
 }
@@ -195,7 +144,7 @@ const struct ash_job_driver ash_job_commit_active = {
     .start = commit_active_start,
     .run = ash_mirror_run,
     .prepare = commit_active_prepare,
-    .clean = commit_active_clean,
+    .clean = ash_mirror_clean,
     .complete = ash_mirror_complete,
     .cancel = ash_mirror_cancel,
     .kick = ash_mirror_kick,

@@ -26,7 +26,8 @@ static const char *const copy_mode_names[] = {"background", "write-blocking", NU
 
 struct ash_mirror_sweep {
     struct ash_sweep sweep;
-    struct ash_mirror *mirror; /* not to be looked at once forsaken */
+    struct ash_mirror *mirror;  /* not to be looked at once forsaken */
+    struct ash_chain_hold hold; /* of a commit */
     struct ash_copier *copier;
     uint64_t position;
     bool passed; /* all was looked at: while guests write, a run that is to end is one pass */
@@ -228,10 +229,11 @@ ASH_CO_FN static int mirror_next(struct ash_sweep *sweep, uint64_t *offset, uint
 /* The source may have grown since the sweep began. */
 ASH_CO_FN static int follow_length(struct ash_mirror_sweep *s)
 {
-    struct ash_copier *copier = s->copier;
-    ash_user_begin(&copier->target_user);
-    int ret = ash_job_fit_target(copier->target, s->mirror->source->size_bytes, NULL);
-    ash_user_leave(&copier->target_user);
+    int ret = ash_copier_enter_target(s->copier);
+    if (ret == 0) {
+        ret = ash_job_fit_target(s->copier->target, s->mirror->source->size_bytes, NULL);
+        ash_copier_leave_target(s->copier);
+    }
     return ret;
 }
 
@@ -296,6 +298,7 @@ ASH_CO_FN static void mirror_release(struct ash_sweep *sweep)
 {
     struct ash_mirror_sweep *s = ash_container_of(sweep, struct ash_mirror_sweep, sweep);
     ash_copier_unref(s->copier);
+    ash_chain_release(&s->hold);
     g_free(s);
 }
 
@@ -356,7 +359,10 @@ ASH_CO_FN static void remove_filter(struct ash_mirror *m)
 void ash_mirror_clean(struct ash_job *job)
 {
     struct ash_mirror *m = mirror_of(job);
-    if (m->sweep != NULL && (m->sweep->sweep.tasks > 0 || m->tidying != NULL)) {
+    bool busy = m->sweep != NULL && (m->sweep->sweep.tasks > 0 || m->tidying != NULL);
+    if (busy && m->base != NULL) {
+        ash_copier_abandon(m->sweep->copier);
+    } else if (busy) {
         ash_copier_forsake(m->sweep->copier);
     }
     if (m->filter != NULL) {
@@ -370,6 +376,7 @@ void ash_mirror_clean(struct ash_job *job)
     if (m->sweep != NULL) {
         ash_sweep_drop(&m->sweep->sweep);
     }
+    ash_chain_release(&m->hold); /* the sweep was not made */
     if (m->dirty != NULL) {
         ash_bitmap_free(m->dirty);
     }
@@ -413,7 +420,10 @@ int ash_mirror_take(struct ash_mirror *m, struct ash_error *error)
     ash_sweep_init(&m->sweep->sweep, &mirror_sweep_ops, &m->job);
     m->sweep->sweep.on_source_error = (enum ash_on_error)m->on_source_error;
     m->sweep->sweep.on_target_error = (enum ash_on_error)m->on_target_error;
-    m->sweep->sweep.forsakable = m->base == NULL;
+    m->sweep->hold = m->hold;
+    m->hold = (struct ash_chain_hold){0};
+    m->sweep->sweep.forsakable = true;
+    m->sweep->sweep.grace_ns = m->base != NULL ? ASH_SWEEP_GRACE_NS : 0;
     m->sweep->sweep.remembers = true;
     ret = insert_filter(m, error);
     if (ret == 0) {
@@ -427,6 +437,11 @@ int ash_mirror_take(struct ash_mirror *m, struct ash_error *error)
         }
     }
     return ret;
+}
+
+struct ash_chain_hold *ash_mirror_hold(struct ash_mirror *m)
+{
+    return &m->sweep->hold;
 }
 
 ASH_CO_FN static int mirror_start(struct ash_job *job, struct ash_error *error)
@@ -458,17 +473,34 @@ ASH_CO_FN static int mirror_start(struct ash_job *job, struct ash_error *error)
 
 /* --- the work --- */
 
+struct lookup {
+    const struct ash_node *base;
+    uint64_t offset;
+    uint64_t bytes;
+    bool decided;
+};
+
+ASH_CO_FN static int look_up(struct ash_sweep *sweep, void *args)
+{
+    struct ash_mirror_sweep *s = ash_container_of(sweep, struct ash_mirror_sweep, sweep);
+    struct lookup *lookup = args;
+    return ash_copier_lookup(s->copier, lookup->base, lookup->offset, lookup->bytes, &lookup->bytes,
+                             &lookup->decided);
+}
+
 /* Marks what layers above `base` hold. */
 ASH_CO_FN static int mark_above(struct ash_mirror *m, const struct ash_node *base)
 {
     uint64_t size = m->source->size_bytes;
     for (uint64_t at = 0, same = 0; at < size; at += same) {
-        bool decided;
+        struct lookup lookup = {.base = base, .offset = at, .bytes = size - at};
         int ret = ash_job_pause_point(&m->job, 0, NULL, NULL);
         if (ret < 0) {
             return ret;
         }
-        ret = ash_copier_lookup(m->sweep->copier, base, at, size - at, &same, &decided);
+        ret = ash_sweep_aside(&m->sweep->sweep, look_up, &lookup, sizeof(lookup));
+        bool decided = lookup.decided;
+        same = lookup.bytes;
         if (ret < 0) {
             enum ash_on_error policy = (enum ash_on_error)m->on_source_error;
             policy = ash_job_io_error(&m->job, policy, ret);
@@ -518,30 +550,28 @@ ASH_CO_FN static int mark(struct ash_mirror *m, struct ash_error *error)
 /* Steps at the target; what they say goes into the job's error. */
 ASH_CO_FN static int flush_target(struct ash_sweep *sweep)
 {
-    struct ash_mirror *m = ash_container_of(sweep, struct ash_mirror_sweep, sweep)->mirror;
-    int ret = ash_copier_flush(m->sweep->copier);
-    return ret < 0
-               ? ash_error_errno(&m->job.error, ret, "Flushing '%s' failed", m->target->filename)
-               : 0;
+    struct ash_mirror_sweep *s = ash_container_of(sweep, struct ash_mirror_sweep, sweep);
+    int ret = ash_copier_flush(s->copier);
+    if (ret < 0 && sweep->job != NULL) {
+        ash_error_errno(&sweep->job->error, ret, "Flushing '%s' failed",
+                        s->copier->target->child->filename);
+    }
+    return ret;
 }
 
 ASH_CO_FN static int fit_target(struct ash_sweep *sweep)
 {
-    struct ash_mirror *m = ash_container_of(sweep, struct ash_mirror_sweep, sweep)->mirror;
-    return ash_job_fit_target(m->sweep->copier->target, m->source->size_bytes, &m->job.error);
+    struct ash_mirror_sweep *s = ash_container_of(sweep, struct ash_mirror_sweep, sweep);
+    return ash_sweep_fit_target(sweep, s->copier, s->mirror->source->size_bytes);
 }
 
 /* The users' disk keeps its length. Of a base that is what it has beyond that the chain did not
  * show; another target that cannot be made shorter stays as it is. */
 ASH_CO_FN static int cut_target(struct ash_sweep *sweep)
 {
-    struct ash_mirror *m = ash_container_of(sweep, struct ash_mirror_sweep, sweep)->mirror;
-    struct ash_copier *copier = m->sweep->copier;
-    ash_user_begin(&copier->target_user);
-    int ret =
-        ash_job_cut_target(copier->target, m->source->size_bytes, m->base != NULL, &m->job.error);
-    ash_user_leave(&copier->target_user);
-    return ret;
+    struct ash_mirror_sweep *s = ash_container_of(sweep, struct ash_mirror_sweep, sweep);
+    const struct ash_mirror *m = s->mirror;
+    return ash_sweep_cut_target(sweep, s->copier, m->source->size_bytes, m->base != NULL);
 }
 
 /* Copies until nothing is dirty; and what the source has grown. */

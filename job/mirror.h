@@ -21,6 +21,7 @@
 #include "block/copy/copier.h"
 #include "block/graph/pause.h"
 #include "job/converge.h"
+#include "job/chain.h"
 #include "job/job.h"
 
 enum ash_mirror_sync {
@@ -66,6 +67,7 @@ struct ash_mirror {
     uint64_t tidied_ns;
     struct ash_converge throttle; /* while `converge` is on */
     struct ash_pause pause;
+    struct ash_chain_hold hold; /* of who commits; the sweep's once there is one */
     bool paused;
     bool was_ready;
     enum ash_mirror_goal goal;
@@ -73,6 +75,9 @@ struct ash_mirror {
 
 /* For start: source and target (references) and the options are set. Puts the filter in. */
 ASH_CO_FN int ash_mirror_take(struct ash_mirror *mirror, struct ash_error *error);
+
+/* What a commit keeps of its chain, once it has been taken. */
+struct ash_chain_hold *ash_mirror_hold(struct ash_mirror *mirror);
 
 /* Those of the driver. The job is the first member of a struct ash_mirror. */
 ASH_CO_FN int ash_mirror_run(struct ash_job *job, struct ash_error *error);

@@ -12,7 +12,10 @@
  *  2. The backing strings change only when all was copied and is stable.
  *  3. The chain changes while the users are paused, and then the overlay lacks nothing, though it
  *     got shorter and longer meanwhile.
- *  4. While the job runs, the chain between the overlay and base stays as it is. */
+ *  4. While the job runs, the chain between the overlay and base stays as it is.
+ *  5. What I/O needs belongs to the sweep, which may outlive the job. Pieces that a job leaves
+ * behind when it is ended by force read on and write nothing, or end the write that they are at:
+ * the contents stay the same. Until then invariant 4 holds on. */
 #include <errno.h>
 #include <glib.h>
 #include "block/driver.h"
@@ -39,18 +42,17 @@ struct stream {
 
     struct ash_node *top;
     struct ash_node *base; /* NULL: the whole chain goes */
-    struct ash_user user;
-    struct ash_edge *edge;
-    struct ash_sweep *sweep;
-    bool frozen;
-    bool was_read_only;
-    uint64_t position;
+    struct stream_sweep *sweep;
     uint64_t resizes; /* of the overlay, when the sweep began */
 };
 
 struct stream_sweep {
     struct ash_sweep sweep;
-    struct stream *stream;
+    struct ash_chain_hold hold; /* of the overlay and base */
+    struct ash_user user;
+    struct ash_edge *edge;
+    uint64_t position;
+    struct ash_list pieces; /* of struct ash_populating */
 };
 
 static const struct ash_option stream_options[] = {
@@ -78,48 +80,64 @@ static struct stream *stream_of(struct ash_job *job)
 /* The next piece in which the overlay lacks something. */
 ASH_CO_FN static int stream_next(struct ash_sweep *sweep, uint64_t *offset, uint64_t *bytes)
 {
-    struct stream *s = ash_container_of(sweep, struct stream_sweep, sweep)->stream;
-    for (unsigned looks = 0; s->position < s->top->size_bytes; looks++) {
+    struct stream_sweep *s = ash_container_of(sweep, struct stream_sweep, sweep);
+    struct ash_node *top = s->hold.top;
+    *bytes = 0;
+    for (unsigned looks = 0; s->position < top->size_bytes; looks++) {
         uint64_t same_bytes;
         enum ash_lack lack;
         ash_user_enter(&s->user);
-        int ret = ash_map_lacks(s->top, s->base, s->position, s->top->size_bytes - s->position,
-                                &same_bytes, &lack);
+        int ret = s->user.forsaken
+                      ? -ECANCELED
+                      : ash_map_lacks(top, s->hold.base, s->position, top->size_bytes - s->position,
+                                      &same_bytes, &lack);
         ash_user_leave(&s->user);
+        if (sweep->job == NULL || sweep->job->cancelled) {
+            return -ECANCELED;
+        }
         if (ret < 0 || lack != ASH_LACKS_NOTHING) {
             uint64_t end = ash_align_down(s->position, PIECE_BYTES) + PIECE_BYTES;
             *offset = s->position;
-            *bytes = ASH_MIN(end, s->top->size_bytes) - s->position;
+            *bytes = ASH_MIN(end, top->size_bytes) - s->position;
             s->position += *bytes;
             return ret;
         }
         s->position += same_bytes;
-        ash_job_progress(&s->job, same_bytes);
+        ash_job_progress(sweep->job, same_bytes);
         if (looks >= LOOKS_AT_ONCE) {
             ash_co_reschedule();
             looks = 0;
-            if (s->job.cancelled) {
-                return -ECANCELED;
-            }
         }
     }
-    *bytes = 0;
     return 0;
+}
+
+ASH_CO_FN static int populate(struct stream_sweep *s, uint64_t offset, uint64_t bytes)
+{
+    struct ash_populating piece = {0};
+    if (s->user.forsaken) {
+        return -ECANCELED;
+    }
+    ash_list_push_back(&s->pieces, &piece.link);
+    int ret = ash_edge_populate_for_job(s->edge, s->hold.base, offset, bytes, &piece);
+    ash_list_remove(&piece.link);
+    return ret;
 }
 
 ASH_CO_FN static int stream_copy(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes,
                                  bool *reading)
 {
-    struct stream *s = ash_container_of(sweep, struct stream_sweep, sweep)->stream;
+    struct stream_sweep *s = ash_container_of(sweep, struct stream_sweep, sweep);
+    const struct ash_node *top = s->hold.top;
     *reading = false;
     ash_user_enter(&s->user);
     int ret;
     uint64_t size;
     do { /* the overlay may have become shorter, also while the copy waited for its turn */
-        size = s->top->size_bytes;
+        size = top->size_bytes;
         bytes = offset < size ? ASH_MIN(bytes, size - offset) : 0;
-        ret = bytes > 0 ? ash_edge_populate(s->edge, s->base, offset, bytes, NULL, NULL) : 0;
-    } while (ret == -EINVAL && s->top->size_bytes < size);
+        ret = bytes > 0 ? populate(s, offset, bytes) : 0;
+    } while (ret == -EINVAL && top->size_bytes < size);
     ash_user_leave(&s->user);
     return ret;
 }
@@ -134,7 +152,13 @@ static void stream_done(struct ash_sweep *sweep, uint64_t offset, uint64_t bytes
 
 ASH_CO_FN static void stream_release(struct ash_sweep *sweep)
 {
-    g_free(ash_container_of(sweep, struct stream_sweep, sweep));
+    struct stream_sweep *s = ash_container_of(sweep, struct stream_sweep, sweep);
+    if (s->edge != NULL) {
+        ash_graft_detach(s->edge);
+    }
+    ash_user_destroy(&s->user);
+    ash_chain_release(&s->hold);
+    g_free(s);
 }
 
 static const struct ash_sweep_ops stream_sweep_ops = {
@@ -194,40 +218,43 @@ static int check_top(struct stream *s, struct ash_error *error)
 
 ASH_CO_FN static void stream_clean(struct ash_job *job)
 {
-    struct stream *s = stream_of(job);
-    if (s->sweep != NULL) {
-        ash_sweep_drop(s->sweep);
-    }
-    if (s->frozen) {
-        ash_graft_thaw(s->top, s->base);
-    }
-    if (s->edge != NULL) {
-        ash_graft_detach(s->edge);
-    }
-    ash_user_destroy(&s->user);
-    if (s->was_read_only) {
-        struct ash_error error = ASH_ERROR_INIT;
-        if (ash_graft_set_writable(s->top, false, &error) < 0) {
-            ash_log(job->loop, ASH_LOG_WARNING, "%s", error.message);
+    struct stream_sweep *s = stream_of(job)->sweep;
+    if (s->sweep.tasks > 0) {
+        ash_user_forsake(&s->user);
+        ash_list_for_each (piece, &s->pieces, struct ash_populating, link) {
+            ash_populate_forsake(piece);
         }
     }
-    ash_node_unref(s->top);
+    ash_sweep_drop(&s->sweep);
 }
 
 /* Takes what the job needs of the graph; clean gives back what was taken. */
 ASH_CO_FN static int take(struct stream *s, struct ash_error *error)
 {
-    int ret = ash_graft_freeze(s->top, s->base, error);
-    s->frozen = ret == 0;
-    if (ret == 0 && !ash_node_writable(s->top)) {
-        ret = ash_graft_set_writable(s->top, true, error);
-        s->was_read_only = ret == 0;
+    struct stream_sweep *sweep = s->sweep;
+    int ret = ash_chain_hold(&sweep->hold, s->top, s->base, error);
+    if (ret == 0) {
+        ret = ash_chain_hold_top_flags(&sweep->hold, ASH_NODE_WRITE, error);
     }
     if (ret == 0) {
-        ret = ash_graft_attach(s->top, ASH_RIGHT_READ | ASH_RIGHT_REWRITE, ASH_RIGHT_ALL, &s->user,
-                               &s->edge, error);
+        ret = ash_graft_attach(s->top, ASH_RIGHT_READ | ASH_RIGHT_REWRITE, ASH_RIGHT_ALL,
+                               &sweep->user, &sweep->edge, error);
     }
     return ret;
+}
+
+static void make_sweep(struct stream *s)
+{
+    struct stream_sweep *sweep = g_new0(struct stream_sweep, 1);
+    ash_sweep_init(&sweep->sweep, &stream_sweep_ops, &s->job);
+    ash_user_init(&sweep->user, s->job.loop);
+    ash_list_init(&sweep->pieces);
+    sweep->sweep.on_source_error = (enum ash_on_error)s->on_error;
+    sweep->sweep.on_target_error = (enum ash_on_error)s->on_error;
+    sweep->sweep.forsakable = true;
+    sweep->sweep.looks = true;
+    sweep->sweep.grace_ns = ASH_SWEEP_GRACE_NS;
+    s->sweep = sweep;
 }
 
 ASH_CO_FN static int stream_start(struct ash_job *job, struct ash_error *error)
@@ -249,20 +276,12 @@ ASH_CO_FN static int stream_start(struct ash_job *job, struct ash_error *error)
     if (ret < 0) {
         return ret;
     }
-    ash_node_ref(s->top);
-    ash_user_init(&s->user, job->loop);
+    make_sweep(s);
     ret = take(s, error);
     if (ret < 0) {
         stream_clean(job);
-        return ret;
     }
-    struct stream_sweep *sweep = g_new0(struct stream_sweep, 1);
-    ash_sweep_init(&sweep->sweep, &stream_sweep_ops, job);
-    sweep->stream = s;
-    sweep->sweep.on_source_error = (enum ash_on_error)s->on_error;
-    sweep->sweep.on_target_error = (enum ash_on_error)s->on_error;
-    s->sweep = &sweep->sweep;
-    return 0;
+    return ret;
 }
 
 ASH_CO_FN static int stream_run(struct ash_job *job, struct ash_error *error)
@@ -274,8 +293,8 @@ ASH_CO_FN static int stream_run(struct ash_job *job, struct ash_error *error)
         return 0;
     }
     s->resizes = s->top->resizes;
-    int ret = ash_sweep_run(s->sweep);
-    ret = ret < 0 ? ret : s->sweep->ignored;
+    int ret = ash_sweep_run(&s->sweep->sweep);
+    ret = ret < 0 ? ret : s->sweep->sweep.ignored;
     if (ret < 0 && ret != -ECANCELED) {
         ash_error_errno(error, ret, "Streaming into '%s' failed", s->top->filename);
     }
@@ -296,7 +315,7 @@ ASH_CO_FN static int stream_rest(struct stream *s)
         enum ash_lack lack;
         ret = ash_map_lacks(s->top, s->base, at, size - at, &same_bytes, &lack);
         if (ret == 0 && lack != ASH_LACKS_NOTHING) {
-            ret = ash_edge_populate(s->edge, s->base, at, same_bytes, NULL, NULL);
+            ret = ash_edge_populate(s->sweep->edge, s->base, at, same_bytes, NULL, NULL);
         }
     }
     return ret;
@@ -326,8 +345,7 @@ ASH_CO_FN static int stream_prepare(struct ash_job *job, struct ash_error *error
     struct ash_pause pause;
     int ret = ash_pause_begin(&pause, job->loop, &s->top, 1, UINT64_MAX);
     ash_assert(ret == 0); /* without a deadline it does not expire */
-    ash_graft_thaw(s->top, s->base);
-    s->frozen = false;
+    ash_chain_thaw(&s->sweep->hold);
     ret = change_backing(s, &pause, error);
     ash_pause_end(&pause);
     return ret;

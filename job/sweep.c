@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The loop of every job; see the header. The job's coroutine alone hands out ranges; each range is
- * a coroutine, which wakes it when it ends. */
+ * a coroutine, which wakes it when it ends. So is what is done aside. */
 #include "job/sweep.h"
 #include <errno.h>
 #include <glib.h>
+#include <stddef.h>
+#include <string.h>
 #include "util/assert.h"
 
 #define RETRY_NS                                                                                   \
@@ -115,6 +117,87 @@ ASH_CO_FN static void quiet(void *opaque)
     }
 }
 
+/* Whether the job lets go of what is in work; if not, until when it has to be waited for at most.
+ */
+static bool lets_go(struct ash_sweep *sweep, uint64_t *until_ns)
+{
+    *until_ns = UINT64_MAX;
+    if (!sweep->job->forced || !sweep->forsakable) {
+        return false;
+    }
+    uint64_t now_ns = ash_loop_now(sweep->loop);
+    if (sweep->forced_ns == 0) {
+        sweep->forced_ns = now_ns + sweep->grace_ns;
+    }
+    *until_ns = sweep->forced_ns;
+    return now_ns >= sweep->forced_ns;
+}
+
+/* What is done aside; freed by whoever ends last. */
+struct aside {
+    struct ash_sweep *sweep;
+    ASH_CO_PTR int (*run)(struct ash_sweep *sweep, void *args);
+    bool done;
+    bool forsaken;
+    int ret;
+    _Alignas(max_align_t) uint8_t args[];
+};
+
+static void aside_main(void *opaque)
+{
+    struct aside *aside = opaque;
+    struct ash_sweep *sweep = aside->sweep;
+    ash_co_assert_inside();
+    aside->ret = sweep->job != NULL ? aside->run(sweep, aside->args) : -ECANCELED;
+    aside->done = true;
+    sweep->tasks--;
+    if (sweep->job != NULL) {
+        ash_job_kick(sweep->job);
+    }
+    if (aside->forsaken) {
+        g_free(aside);
+    }
+    unref(sweep);
+}
+
+int ash_sweep_aside(struct ash_sweep *sweep,
+                    ASH_CO_PTR int (*run)(struct ash_sweep *sweep, void *args), void *args,
+                    size_t args_bytes)
+{
+    struct aside *aside = g_malloc0(sizeof(*aside) + args_bytes);
+    uint64_t until_ns;
+    aside->sweep = sweep;
+    aside->run = run;
+    memcpy(aside->args, args, args_bytes);
+    sweep->refs++;
+    sweep->tasks++;
+    if (ash_co_spawn(&sweep->loop->sched, aside_main, aside) < 0) {
+        aside_main(aside); /* no coroutine can be had: then it cannot be forsaken */
+    }
+    while (!aside->done && !lets_go(sweep, &until_ns)) {
+        ash_job_wait(sweep->job, until_ns);
+    }
+    if (!aside->done) {
+        aside->forsaken = true;
+        return -ECANCELED;
+    }
+    int ret = aside->ret;
+    memcpy(args, aside->args, args_bytes);
+    g_free(aside);
+    return ret;
+}
+
+struct look {
+    uint64_t offset;
+    uint64_t bytes;
+};
+
+ASH_CO_FN static int look(struct ash_sweep *sweep, void *args)
+{
+    struct look *look = args;
+    return sweep->ops->next(sweep, &look->offset, &look->bytes);
+}
+
 /* A range to be tried again, or a fresh one; NULL and 0: none at present. 1: one
  * could not be looked at, and there may be more. */
 ASH_CO_FN static int take(struct ash_sweep *sweep, struct range **range)
@@ -125,14 +208,14 @@ ASH_CO_FN static int take(struct ash_sweep *sweep, struct range **range)
         ash_list_remove(&(*range)->link);
         return 0;
     }
-    uint64_t offset = 0;
-    uint64_t bytes = 0;
-    int ret = sweep->ops->next(sweep, &offset, &bytes);
-    if (bytes == 0) {
+    struct look found = {0};
+    int ret =
+        sweep->looks ? ash_sweep_aside(sweep, look, &found, sizeof(found)) : look(sweep, &found);
+    if (found.bytes == 0) {
         return ret;
     }
     struct range *next = g_new0(struct range, 1);
-    *next = (struct range){.sweep = sweep, .offset = offset, .bytes = bytes};
+    *next = (struct range){.sweep = sweep, .offset = found.offset, .bytes = found.bytes};
     if (ret == 0) {
         *range = next;
         return 0;
@@ -177,8 +260,9 @@ ASH_CO_FN static int hand_out(struct ash_sweep *sweep, struct range *range)
 /* All that was handed out has ended, or is forsaken. */
 ASH_CO_FN static void settle(struct ash_sweep *sweep)
 {
-    while (sweep->tasks > 0 && !(sweep->job->forced && sweep->forsakable)) {
-        ash_job_wait(sweep->job, UINT64_MAX);
+    uint64_t until_ns;
+    while (sweep->tasks > 0 && !lets_go(sweep, &until_ns)) {
+        ash_job_wait(sweep->job, until_ns);
     }
     while (!ash_list_empty(&sweep->again)) {
         struct range *range = ash_list_first(&sweep->again, struct range, link);
@@ -230,12 +314,23 @@ int ash_sweep_run(struct ash_sweep *sweep)
     return ret < 0 ? ret : sweep->ret;
 }
 
-int ash_sweep_step(struct ash_sweep *sweep, ASH_CO_PTR int (*step)(struct ash_sweep *sweep))
+struct step {
+    ASH_CO_PTR int (*run)(struct ash_sweep *sweep);
+};
+
+ASH_CO_FN static int do_step(struct ash_sweep *sweep, void *args)
+{
+    const struct step *step = args;
+    return step->run(sweep);
+}
+
+int ash_sweep_step(struct ash_sweep *sweep, ASH_CO_PTR int (*run)(struct ash_sweep *sweep))
 {
     struct ash_job *job = sweep->job;
+    struct step step = {run};
     for (;;) {
-        int ret = step(sweep);
-        if (ret == 0 || sweep->hasty ||
+        int ret = ash_sweep_aside(sweep, do_step, &step, sizeof(step));
+        if (ret == 0 || ret == -ECANCELED || sweep->hasty ||
             ash_job_io_error(job, sweep->on_target_error, ret) != ASH_ON_ERROR_STOP) {
             return ret;
         }

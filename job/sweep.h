@@ -6,8 +6,11 @@
  *  1. A range is either to come, in work, or to be tried again; a job that ends well has done all.
  *  2. While the job is paused nothing is in work.
  *  3. At most tasks_max ranges, and bytes_max bytes if that is more than one range, are in work.
- *  4. Who is forced to end does not wait for ranges in work if the sweep is `forsakable`: then they
- * own what they use, and the last of them frees it through `release`. */
+ *  4. Who is forced to end does not wait for ranges in work if the sweep is `forsakable`, or only for a
+ * grace: then they own what they use, and the last of them frees it through `release`.
+ *  5. The job's own coroutine never waits for I/O of such a sweep: what it would wait for, steps and
+ * looks, is done aside, by a coroutine that is forsaken as a range is. After a wait, whatever runs for
+ * the sweep looks whether it still has its job. */
 #ifndef ASH_JOB_SWEEP_H
 #define ASH_JOB_SWEEP_H
 
@@ -15,10 +18,13 @@
 
 struct ash_sweep;
 
+/* The grace of jobs on chains. What is well ends within it, and leaves nothing behind. */
+#define ASH_SWEEP_GRACE_NS UINT64_C(250000000)
+
 struct ash_sweep_ops {
     /* The next range; *bytes 0: there is none at present. 0 or a negative errno. With a range, the
      * error is one of looking at it, and it counts as a range whose copy failed; without, it ends
-     * the sweep. May yield. */
+     * the sweep. May yield; if it does so for I/O, the sweep `looks`. */
     ASH_CO_PTR int (*next)(struct ash_sweep *sweep, uint64_t *offset, uint64_t *bytes);
     /* Works on a range, in a coroutine of its own. 0 or a negative errno, and *reading says whether
      * the source or the target failed. */
@@ -38,6 +44,10 @@ struct ash_sweep {
     enum ash_on_error on_source_error;
     enum ash_on_error on_target_error;
     bool forsakable;
+    bool looks;        /* next() does I/O */
+    uint64_t grace_ns; /* so long what is in work may take to end, before it is forsaken: of jobs that
+                          leave something behind that others meet */
+    uint64_t forced_ns; /* when the grace ends; 0: it has not begun */
     bool remembers; /* next() finds again what failed */
     bool hasty;     /* users wait: an error ends the run, and its policy is the caller's business */
     uint32_t tasks_max;
@@ -59,8 +69,14 @@ void ash_sweep_init(struct ash_sweep *sweep, const struct ash_sweep_ops *ops, st
  * the error that a policy reports. May be called again. */
 ASH_CO_FN int ash_sweep_run(struct ash_sweep *sweep);
 
-/* Does a step at the target that can be done again, as often as the policy wants. 0, -ECANCELED, or
- * the error. */
+/* Runs a function aside and waits for it: its result, or -ECANCELED if it was forsaken. `args` is
+ * copied for it, and copied back when it has ended. */
+ASH_CO_FN int ash_sweep_aside(struct ash_sweep *sweep,
+                              ASH_CO_PTR int (*run)(struct ash_sweep *sweep, void *args), void *args,
+                              size_t args_bytes);
+
+/* Does a step at the target that can be done again, as often as the policy wants, aside. 0,
+ * -ECANCELED, or the error. */
 ASH_CO_FN int ash_sweep_step(struct ash_sweep *sweep,
                              ASH_CO_PTR int (*step)(struct ash_sweep *sweep));
 

@@ -49,3 +49,37 @@ int ash_job_cut_target(struct ash_edge *target, uint64_t bytes, bool must, struc
     int ret = ash_edge_resize(target, bytes, ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF, error);
     return ret == -ENOTSUP && !must ? 0 : ret;
 }
+
+static int say(struct ash_sweep *sweep, int ret, const struct ash_error *error)
+{
+    if (ret < 0 && sweep->job != NULL && error->code != 0) {
+        sweep->job->error = *error;
+    }
+    return ret;
+}
+
+int ash_sweep_fit_target(struct ash_sweep *sweep, struct ash_copier *copier, uint64_t bytes)
+{
+    struct ash_error error = ASH_ERROR_INIT;
+    if (!copier->through_gates) {
+        ash_user_wait_at_gate(&copier->target_user);
+    }
+    int ret = ash_copier_enter_target(copier);
+    if (ret == 0) {
+        ret = ash_job_fit_target(copier->target, bytes, &error);
+        ash_copier_leave_target(copier);
+    }
+    return say(sweep, ret, &error);
+}
+
+int ash_sweep_cut_target(struct ash_sweep *sweep, struct ash_copier *copier, uint64_t bytes,
+                         bool must)
+{
+    struct ash_error error = ASH_ERROR_INIT;
+    int ret = ash_copier_enter_target(copier);
+    if (ret == 0) {
+        ret = ash_job_cut_target(copier->target, bytes, must, &error);
+        ash_copier_leave_target(copier);
+    }
+    return say(sweep, ret, &error);
+}

@@ -3,7 +3,9 @@
 #ifndef ASH_JOB_TARGET_H
 #define ASH_JOB_TARGET_H
 
+#include "block/copy/copier.h"
 #include "job/job.h"
+#include "job/sweep.h"
 
 /* The node that `name` names, or, if there is none, what it describes as a file name or a "json:"
  * description (format NULL: probed), opened for writing. A reference for the caller. */
@@ -16,5 +18,11 @@ ASH_CO_FN int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct
  * made shorter, as a device, is an error; otherwise it stays as it is. */
 ASH_CO_FN int ash_job_cut_target(struct ash_edge *target, uint64_t bytes, bool must,
                                  struct ash_error *error);
+
+/* The same as steps of a sweep. What goes wrong the job's error says, if the sweep has its job still. */
+ASH_CO_FN int ash_sweep_fit_target(struct ash_sweep *sweep, struct ash_copier *copier,
+                                   uint64_t bytes);
+ASH_CO_FN int ash_sweep_cut_target(struct ash_sweep *sweep, struct ash_copier *copier,
+                                   uint64_t bytes, bool must);
 
 #endif

@@ -145,6 +145,15 @@ void ash_copier_forsake(struct ash_copier *copier)
     copier->source = NULL;
 }
 
+void ash_copier_abandon(struct ash_copier *copier)
+{
+    ash_assert(!copier->forsaken);
+    copier->forsaken = true;
+    copier->abandoned = true;
+    ash_user_forsake(&copier->source_user);
+    ash_user_forsake(&copier->target_user);
+}
+
 /* Requests to the source are counted, so that it can be let go while the target is waited for. */
 static int read_begin(struct ash_copier *copier)
 {
@@ -155,11 +164,13 @@ static int read_begin(struct ash_copier *copier)
     return 0;
 }
 
-static void read_end(struct ash_copier *copier)
+/* What was read: nothing is to be done with it if the copier was abandoned meanwhile. */
+static int read_end(struct ash_copier *copier, int ret)
 {
     if (--copier->reading == 0) {
         ash_co_queue_wake_all(&copier->read);
     }
+    return copier->abandoned ? -ECANCELED : ret;
 }
 
 /* What the source is in a range. */
@@ -181,8 +192,7 @@ ASH_CO_FN static int source_status(struct ash_copier *copier, const struct ash_n
                             .status = status};
         ret = ash_edge_io(copier->source, &io);
     }
-    read_end(copier);
-    return ret;
+    return read_end(copier, ret);
 }
 
 int ash_copier_status(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
@@ -196,11 +206,7 @@ int ash_copier_read(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
 {
     struct ash_io io = {.op = ASH_READ, .offset = offset, .bytes = bytes, .iov = *iov};
     int ret = read_begin(copier);
-    if (ret == 0) {
-        ret = ash_edge_io(copier->source, &io);
-        read_end(copier);
-    }
-    return ret;
+    return ret < 0 ? ret : read_end(copier, ash_edge_io(copier->source, &io));
 }
 
 int ash_copier_lookup(struct ash_copier *copier, const struct ash_node *base, uint64_t offset,
@@ -226,11 +232,27 @@ void ash_copier_yield_target(struct ash_copier *copier)
     ash_plan_free(plan);
 }
 
+int ash_copier_enter_target(struct ash_copier *copier)
+{
+    if (copier->abandoned) {
+        return -ECANCELED;
+    }
+    ash_user_begin(&copier->target_user); /* guests may wait for the copy: no gate in between */
+    return 0;
+}
+
+void ash_copier_leave_target(struct ash_copier *copier)
+{
+    ash_user_leave(&copier->target_user);
+}
+
 int ash_copier_target_io(struct ash_copier *copier, const struct ash_io *io)
 {
-    ash_user_begin(&copier->target_user); /* guests may wait for the copy: no gate in between */
-    int ret = ash_edge_io(copier->target, io);
-    ash_user_leave(&copier->target_user);
+    int ret = ash_copier_enter_target(copier);
+    if (ret == 0) {
+        ret = ash_edge_io(copier->target, io);
+        ash_copier_leave_target(copier);
+    }
     return ret;
 }
 
@@ -408,7 +430,7 @@ int ash_copier_flush_source(struct ash_copier *copier)
         ash_user_begin(&copier->source_user);
         ret = ash_edge_flush(copier->source);
         ash_user_leave(&copier->source_user);
-        read_end(copier);
+        ret = read_end(copier, ret);
     }
     return ret;
 }

@@ -13,7 +13,9 @@
  *     inside may wait for that lock, until it is over.
  *  5. A copier whose job is forced to end is forsaken: from then on copies still on their way,
  * which can only be waiting for the target, touch and hold up the source no more.
- *  6. It lives while it has references: who gives a copy up drops its own, and the copy that is
+ *  6. A copier of a chain, whose source and target guests see as one, is abandoned instead: nothing new
+ * is read or written by it, and nobody waits for what is on its way in either.
+ *  7. It lives while it has references: who gives a copy up drops its own, and the copy that is
  *     still on its way frees it. */
 #ifndef ASH_BLOCK_COPY_COPIER_H
 #define ASH_BLOCK_COPY_COPIER_H
@@ -53,6 +55,7 @@ struct ash_copier {
     uint32_t reading;             /* of them: in the source */
     bool forsaken;                /* no copy begins any more, or reads on */
     bool let_go;                  /* copies do not count as users of the source any more */
+    bool abandoned;               /* nothing is read or written any more */
     struct ash_co_queue read;     /* who waits for `reading` to be 0 */
 };
 
@@ -75,6 +78,9 @@ void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock);
  * uses both. */
 ASH_CO_FN void ash_copier_forsake(struct ash_copier *copier);
 
+/* Waits for nothing. Its users are forsaken (ash_user_forsake), and keep both nodes. Once only. */
+void ash_copier_abandon(struct ash_copier *copier);
+
 /* Copies whole clusters (the last one of the source may be short), between begin and end. On
  * an error *reading says whether the source failed. What lies beyond the end of the source is left.
  */
@@ -87,7 +93,12 @@ ASH_CO_FN int ash_copier_read(struct ash_copier *copier, uint64_t offset, uint64
 ASH_CO_FN int ash_copier_status(struct ash_copier *copier, uint64_t offset, uint64_t bytes,
                                 struct ash_status *status);
 
-/* A request to the target; others may wait for it, so no gate holds it up. */
+/* Before and after requests to the target that others may wait for, so no gate holds them up.
+ * -ECANCELED: it was abandoned; then there is nothing to leave. */
+int ash_copier_enter_target(struct ash_copier *copier);
+void ash_copier_leave_target(struct ash_copier *copier);
+
+/* A request to the target, between these two. */
 ASH_CO_FN int ash_copier_target_io(struct ash_copier *copier, const struct ash_io *io);
 
 /* What the target was given is stable. */

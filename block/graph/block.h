@@ -20,6 +20,7 @@ struct ash_block {
     struct ash_co_queue pausers;
     uint32_t hurrying;      /* who pauses and has found somebody busy */
     struct ash_list hurries; /* of struct ash_hurry */
+    uint32_t forsaken;       /* users: ash_user_forsake() */
 };
 
 /* Made by the first call on the loop. */

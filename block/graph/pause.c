@@ -9,7 +9,9 @@
  *  3. Two pauses do not cover one user, unless it came to stand above both later: what one who
  * pauses sends on its own would disturb the other's plan.
  *  4. What a node does of itself (opening, background work, closing) counts as a user of it, but a
- *     closed gate stops only the opening: requests in flight may wait for the background. */
+ *     closed gate stops only the opening: requests in flight may wait for the background.
+ *  5. Users that were forsaken are not waited for. Who pauses may find requests of theirs below
+ * what it covers, and edits what is above: ash_plan_run() sees to that. */
 #include "block/graph/pause.h"
 #include <errno.h>
 #include "block/graph/block.h"
@@ -75,7 +77,7 @@ static bool busy(const struct ash_pause *pause)
 {
     for (guint i = 0; i < pause->users->len; i++) {
         const struct ash_user *user = pause->users->pdata[i];
-        if (user->in_flight > 0) {
+        if (user->in_flight > 0 && !user->forsaken) {
             return true;
         }
     }
@@ -173,6 +175,22 @@ bool ash_node_hurried(const struct ash_node *node)
         for_each_user(node, look_paused, &paused);
     }
     return paused;
+}
+
+static void look_forsaken(struct ash_user *user, bool of_node, void *opaque)
+{
+    bool *forsaken = opaque;
+    (void)of_node;
+    *forsaken |= user->forsaken && user->in_flight > 0;
+}
+
+bool ash_node_is_forsaken(const struct ash_node *node)
+{
+    bool forsaken = false;
+    if (ash_unlikely(ash_block_of(node->loop)->forsaken > 0)) {
+        for_each_user(node, look_forsaken, &forsaken);
+    }
+    return forsaken;
 }
 
 static void assert_user_quiet(struct ash_user *user, bool of_node, void *opaque)

@@ -35,6 +35,9 @@ void ash_pause_end(struct ash_pause *pause);
 /* Asserts that nothing is in flight on the node, and that the users above it are paused. */
 void ash_node_assert_quiet(const struct ash_node *node);
 
+/* Whether requests of users that were forsaken may be in flight on the node. */
+bool ash_node_is_forsaken(const struct ash_node *node);
+
 /* After edges changed: who now stands above nodes that are paused is paused too. */
 void ash_pauses_extend(struct ash_block *block);
 

@@ -544,11 +544,31 @@ ASH_CO_FN static void commit(struct ash_plan *plan, GPtrArray *lost)
     settle_locks(plan);
 }
 
+/* The node that is edited; NULL: a user's edge is. */
+static const struct ash_node *edited(const struct edit *edit)
+{
+    return edit->kind == EDIT_REOPEN ? edit->node : edit->edge->parent;
+}
+
+/* What pauses do not wait for must not be edited under. */
+static int check_forsaken(struct ash_plan *plan, struct ash_error *error)
+{
+    for (guint i = 0; i < plan->edits->len; i++) {
+        const struct ash_node *node = edited(edit_at(plan, i));
+        if (node != NULL && ash_node_is_forsaken(node)) {
+            return ash_error_set(error, -EBUSY,
+                                 "I/O of a job that was ended by force has not ended yet in '%s'",
+                                 node->filename);
+        }
+    }
+    return 0;
+}
+
 static void assert_quiet(struct ash_plan *plan)
 {
     for (guint i = 0; i < plan->edits->len; i++) {
         struct edit *edit = edit_at(plan, i);
-        const struct ash_node *node = edit->kind == EDIT_REOPEN ? edit->node : edit->edge->parent;
+        const struct ash_node *node = edited(edit);
         if (node != NULL) {
             ash_node_assert_quiet(node);
         } else if (edit->kind != EDIT_ATTACH && edit->edge->user != NULL) {
@@ -567,8 +587,11 @@ int ash_plan_run_filled(struct ash_plan *plan, void (*fill)(struct ash_plan *pla
     if (fill != NULL) {
         fill(plan, opaque);
     }
-    assert_quiet(plan);
-    int ret = check_shape(plan, error);
+    int ret = check_forsaken(plan, error);
+    if (ret == 0) {
+        assert_quiet(plan);
+        ret = check_shape(plan, error);
+    }
     if (ret == 0) {
         ret = solve(plan, error);
     }

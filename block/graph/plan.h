@@ -39,7 +39,8 @@ void ash_plan_rights(struct ash_plan *plan, struct ash_edge *edge, uint32_t need
 void ash_plan_reopen(struct ash_plan *plan, struct ash_node *node, uint32_t flags);
 
 /* Carries the plan out or leaves all as it was. -EPERM: rights conflict, naming both parents;
- * -ELOOP: a cycle; -E2BIG: nesting. */
+ * -ELOOP: a cycle; -E2BIG: nesting; -EBUSY: a job relies on what is edited, or left I/O behind there
+ * when it was ended by force. */
 ASH_CO_FN int ash_plan_run(struct ash_plan *plan, struct ash_error *error);
 /* The same for edits that depend on the graph: `fill` adds them when no other plan can change it any
  * more. It does not yield. */

@@ -5,7 +5,8 @@
  *  1. While the gate is closed, none enters; who waits at the gate is not in flight.
  *  2. A pause that expires opens the gate again.
  *  3. Several may pause one user, each with a deadline of its own. Pausers wait on one queue of the
- *     loop, not on one in the user, which may be gone when they go on. */
+ *     loop, not on one in the user, which may be gone when they go on.
+ *  4. Nobody waits for a user that was forsaken, and no plan edits what it is in. */
 #include "block/graph/user.h"
 #include <errno.h>
 #include "block/graph/block.h"
@@ -21,8 +22,17 @@ void ash_user_init(struct ash_user *user, struct ash_loop *loop)
 void ash_user_destroy(struct ash_user *user)
 {
     ash_pauses_forget(user);
+    ash_block_of(user->loop)->forsaken -= user->forsaken;
     ash_assert(user->in_flight == 0);
     ash_assert(ash_co_queue_empty(&user->gate));
+}
+
+void ash_user_forsake(struct ash_user *user)
+{
+    ash_assert(!user->forsaken);
+    user->forsaken = true;
+    ash_block_of(user->loop)->forsaken++;
+    ash_user_tell_pausers(user);
 }
 
 void ash_user_wait_at_gate(struct ash_user *user)

@@ -20,6 +20,7 @@ struct ash_user {
     struct ash_loop *loop;
     uint32_t in_flight;
     uint32_t pauses;          /* gate closed while > 0 */
+    bool forsaken;            /* what is in flight may never end, and no pause waits for it */
     struct ash_co_queue gate; /* who comes during a pause */
 };
 
@@ -27,6 +28,11 @@ void ash_user_init(struct ash_user *user, struct ash_loop *loop);
 
 /* Takes the user out of all pauses, before its memory goes. Nothing is in flight (asserted). */
 void ash_user_destroy(struct ash_user *user);
+
+/* What is in flight of the user may never end, and is waited for no more, by pauses that have begun
+ * neither. Plans that would edit what it is in are refused until it has ended: -EBUSY. The user sends
+ * nothing new, and what is in flight changes no contents that others can see. For ever. */
+void ash_user_forsake(struct ash_user *user);
 
 ASH_CO_FN void ash_user_wait_at_gate(struct ash_user *user);
 void ash_user_tell_pausers(struct ash_user *user);

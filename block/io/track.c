@@ -18,8 +18,7 @@ void ash_track_init(struct ash_track *track)
 
 static struct ash_request *earlier_conflict(struct ash_track *track, struct ash_request *request)
 {
-    ash_list_for_each(other, &track->requests, struct ash_request, link)
-    {
+    ash_list_for_each (other, &track->requests, struct ash_request, link) {
         if (other == request) {
             return NULL;
         }
@@ -68,10 +67,18 @@ void ash_track_end(struct ash_request *request)
     }
 }
 
+void ash_track_stop_serialising(struct ash_request *request)
+{
+    struct ash_track *track = &request->node->track;
+    ash_assert(request->serialising);
+    request->serialising = false;
+    track->serialising--;
+    ash_co_queue_wake_all(&request->waiters);
+}
+
 bool ash_track_changing(const struct ash_node *node, uint64_t offset, uint64_t bytes)
 {
-    ash_list_for_each(request, &node->track.requests, struct ash_request, link)
-    {
+    ash_list_for_each (request, &node->track.requests, struct ash_request, link) {
         bool changes =
             request->op == ASH_WRITE || request->op == ASH_ZERO || request->op == ASH_DISCARD;
         if (changes && ash_range_overlap(request->offset, request->bytes, offset, bytes)) {

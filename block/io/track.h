@@ -4,7 +4,8 @@
  * Invariants:
  *  1. Every request to a node is on its list from track_begin to track_end, waiting time included.
  *  2. Two overlapping requests of which one serialises are never in the driver together. The one
- *     that was tracked later waits; so there are no cycles of waiting.
+ *     that was tracked later waits; so there are no cycles of waiting. A request may stop to serialise
+ *     when it no longer changes anything.
  *  3. A tracked range never widens.
  *  4. While nothing serialises, tracking is two list operations. */
 #ifndef ASH_BLOCK_IO_TRACK_H
@@ -36,6 +37,9 @@ void ash_track_init(struct ash_track *track);
 ASH_CO_FN void ash_track_begin(struct ash_request *request, struct ash_node *node, uint8_t op,
                                uint64_t offset, uint64_t bytes, bool serialising);
 void ash_track_end(struct ash_request *request);
+
+/* From here on it is a request like any other: who waited for it only because it serialised goes on. */
+void ash_track_stop_serialising(struct ash_request *request);
 
 /* Whether a request that changes a part of the range is in flight: while one is, what the dirty bitmaps
  * of the node say of it is not final (block/bitmap/bitmap.h). */

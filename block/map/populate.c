@@ -6,7 +6,8 @@
  *     touches the range: the whole call is one serialising request over whole allocation units. So
  * a copy never overwrites what a guest wrote, not even in another sector of its unit.
  *  2. What is written comes from a buffer of our own: a reader's memory may change under us.
- *  3. Zeroes are written only where a base remains that could show something else. */
+ *  3. Zeroes are written only where a base remains that could show something else.
+ *  4. A copy that was given up serialises only while it writes, and begins no write. */
 #include "block/map/populate.h"
 #include <errno.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct populate {
     struct ash_node *node;
     const struct ash_node *base;
     const struct ash_iov *iov;
+    struct ash_populating *own;
     uint64_t offset; /* what the reader wants */
     uint64_t end;
     uint8_t *buffer; /* of CHUNK_BYTES; made by the first copy */
@@ -70,6 +72,15 @@ static int forgive(const struct populate *p, int ret)
     return p->iov != NULL ? 0 : ret;
 }
 
+static int write_begin(struct populate *p)
+{
+    if (p->own->forsaken) {
+        return -ECANCELED;
+    }
+    p->own->writing = true;
+    return 0;
+}
+
 ASH_CO_FN static int copy(struct populate *p, uint64_t at, uint64_t bytes)
 {
     struct ash_node *node = p->node;
@@ -81,10 +92,12 @@ ASH_CO_FN static int copy(struct populate *p, uint64_t at, uint64_t bytes)
     }
     struct iovec vec = {p->buffer, bytes};
     int ret = ash_map_read(node, at, bytes, ash_iov_of(&vec, 1));
+    ret = ret < 0 ? ret : write_begin(p);
     if (ret < 0) {
         return ret;
     }
     ret = ash_map_write(node, at, bytes, ash_iov_of(&vec, 1), 0);
+    p->own->writing = false;
     p->copied_bytes += ret == 0 ? bytes : 0;
     uint64_t from;
     uint64_t length;
@@ -95,8 +108,9 @@ ASH_CO_FN static int copy(struct populate *p, uint64_t at, uint64_t bytes)
     return forgive(p, ret);
 }
 
-/* Parts of units are written, as data: zeroing would leave alone what reads as zeroes today, because a
- * layer ends here, and base would show there tomorrow. Writing a part has the node hold the unit. */
+/* Parts of units are written, as data: zeroing would leave alone what reads as zeroes today,
+ * because a layer ends here, and base would show there tomorrow. Writing a part has the node hold
+ * the unit. */
 ASH_CO_FN static int hold_zeroes(struct ash_node *node, uint64_t at, uint64_t bytes)
 {
     uint64_t unit = node->map->unit_bytes;
@@ -115,7 +129,12 @@ ASH_CO_FN static int hold_zeroes(struct ash_node *node, uint64_t at, uint64_t by
 
 ASH_CO_FN static int zero(struct populate *p, uint64_t at, uint64_t bytes)
 {
-    int ret = hold_zeroes(p->node, at, bytes);
+    int ret = write_begin(p);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = hold_zeroes(p->node, at, bytes);
+    p->own->writing = false;
     p->copied_bytes += ret == 0 ? bytes : 0;
     uint64_t from;
     uint64_t length;
@@ -161,7 +180,8 @@ ASH_CO_FN static int populate(struct populate *p, uint64_t at, uint64_t end)
     while (at < end && ret == 0) {
         uint64_t bytes;
         enum ash_lack lack;
-        ret = ash_map_lacks(p->node, p->base, at, end - at, &bytes, &lack);
+        ret = p->own->forsaken ? -ECANCELED
+                               : ash_map_lacks(p->node, p->base, at, end - at, &bytes, &lack);
         if (ret < 0) {
             break;
         }
@@ -181,24 +201,50 @@ ASH_CO_FN static int populate(struct populate *p, uint64_t at, uint64_t end)
     return ret;
 }
 
-int ash_edge_populate(struct ash_edge *edge, const struct ash_node *base, uint64_t offset,
-                      uint64_t bytes, const struct ash_iov *iov, uint64_t *copied_bytes)
+/* `p` says what is asked. */
+ASH_CO_FN static int run(struct ash_edge *edge, struct populate *p)
 {
     struct ash_node *node = edge->child;
     ash_assert(node->map != NULL);
     ash_assert((edge->needs & (ASH_RIGHT_REWRITE | ASH_RIGHT_WRITE)) != 0);
     uint64_t unit = node->map->unit_bytes;
-    uint64_t start = ash_align_down(offset, unit);
-    struct populate p = {
-        .node = node, .base = base, .iov = iov, .offset = offset, .end = offset + bytes};
-
-    struct ash_request request;
-    ash_track_begin(&request, node, ASH_READ, start, ash_align_up(p.end, unit) - start, true);
+    uint64_t start = ash_align_down(p->offset, unit);
+    uint64_t end = ash_align_up(p->end, unit);
+    p->node = node;
+    p->own->tracked = true;
+    ash_track_begin(&p->own->request, node, ASH_READ, start, end - start, true);
     int ret = -EINVAL;
-    if (p.end <= node->size_bytes) {
-        ret = populate(&p, start, ASH_MIN(ash_align_up(p.end, unit), node->size_bytes));
+    if (p->end <= node->size_bytes) {
+        ret = populate(p, start, ASH_MIN(end, node->size_bytes));
     }
-    ash_track_end(&request);
+    p->own->tracked = false;
+    ash_track_end(&p->own->request);
+    return ret;
+}
+
+int ash_edge_populate_for_job(struct ash_edge *edge, const struct ash_node *base, uint64_t offset,
+                              uint64_t bytes, struct ash_populating *populating)
+{
+    struct populate p = {.base = base, .own = populating, .offset = offset, .end = offset + bytes};
+    return run(edge, &p);
+}
+
+void ash_populate_forsake(struct ash_populating *populating)
+{
+    ash_assert(!populating->forsaken);
+    populating->forsaken = true;
+    if (populating->tracked && !populating->writing) {
+        ash_track_stop_serialising(&populating->request);
+    }
+}
+
+int ash_edge_populate(struct ash_edge *edge, const struct ash_node *base, uint64_t offset,
+                      uint64_t bytes, const struct ash_iov *iov, uint64_t *copied_bytes)
+{
+    struct ash_populating own = {0};
+    struct populate p = {
+        .base = base, .own = &own, .iov = iov, .offset = offset, .end = offset + bytes};
+    int ret = run(edge, &p);
     if (copied_bytes != NULL) {
         *copied_bytes += p.copied_bytes;
     }

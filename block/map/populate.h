@@ -4,6 +4,7 @@
 #define ASH_BLOCK_MAP_POPULATE_H
 
 #include "block/graph/node.h"
+#include "block/io/track.h"
 #include "util/iov.h"
 
 /* What a node lacks of what layers above `base` (NULL: all of its chain) decide. */
@@ -22,5 +23,24 @@ ASH_CO_FN int ash_map_lacks(struct ash_node *node, const struct ash_node *base, 
  * *copied_bytes (may be NULL) grows by what was written. -EINVAL: beyond the end. */
 ASH_CO_FN int ash_edge_populate(struct ash_edge *edge, const struct ash_node *base, uint64_t offset,
                                 uint64_t bytes, const struct ash_iov *iov, uint64_t *copied_bytes);
+
+/* A copy that can be given up, on the stack of who asks for it. */
+struct ash_populating {
+    struct ash_list link; /* the asker's */
+    struct ash_request request;
+    bool tracked;  /* request is on the node's list */
+    bool writing;  /* the node is being changed */
+    bool forsaken;
+};
+
+/* The same for nobody who reads. `populating` is zero but for its link. -ECANCELED: it was given up. */
+ASH_CO_FN int ash_edge_populate_for_job(struct ash_edge *edge, const struct ash_node *base,
+                                        uint64_t offset, uint64_t bytes,
+                                        struct ash_populating *populating);
+
+/* It may wait for I/O that never ends, and is not wanted any more: nothing more is written. While it
+ * reads, guests' requests go on at once. A write that is under way may reach the node at any time, so
+ * requests to the same allocation units wait until it has. */
+void ash_populate_forsake(struct ash_populating *populating);
 
 #endif
