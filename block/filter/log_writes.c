@@ -380,10 +380,9 @@ ASH_CO_FN static int log_resize(struct ash_node *node, uint64_t bytes, enum ash_
     if (ret == 0) {
         ret = ash_edge_resize(node->file, bytes, ASH_RESIZE_SHRINK, (int)prealloc, error);
     }
-    if (ret == 0) {
-        node->size_bytes = bytes;
-        log_limits(node, &node->limits);
-    }
+    /* Also when it failed: what it failed at may be the preallocation of its new part. */
+    node->size_bytes = node->file->child->size_bytes;
+    log_limits(node, &node->limits);
     return ret;
 }
 

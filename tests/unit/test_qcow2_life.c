@@ -278,14 +278,15 @@ LIFE_TEST(a_longer_l1_table_with_lazy_refcounts_makes_the_image_dirty)
     expect_sound();
 }
 
-/* The length is on disk before places are given to the new range, which fails. */
-LIFE_TEST(a_filter_has_the_length_that_a_failed_resize_left)
+/* The length is on disk before places are given to the new range, which fails. Takes the description
+ * of a filter, but for what it stands on. */
+ASH_CO_FN static void fail_to_grow(json_t *description)
 {
     struct ash_sim_config full = {.latency_ns_min = MS, .latency_ns_max = 2 * MS};
     assert_int_equal(rig_create(&rig, "image", MIB, "cluster_size=64k"), 0);
-    json_t *description =
-        json_pack("{s:s, s:{s:s, s:{s:s, s:s}}}", "driver", "fault", "file", "driver", "qcow2",
-                  "file", "driver", "file", "filename", "image");
+    json_object_set_new(description, "file",
+                        json_pack("{s:s, s:{s:s, s:s}}", "driver", "qcow2", "file", "driver",
+                                  "file", "filename", "image"));
     assert_int_equal(ash_co_disk_open(rig.loop, description, ASH_NODE_WRITE, &disk, &error), 0);
     json_decref(description);
     full.capacity_bytes = (uint64_t)ash_sim_file_allocated_bytes(rig.world, "image") + 65536;
@@ -295,6 +296,18 @@ LIFE_TEST(a_filter_has_the_length_that_a_failed_resize_left)
     full.capacity_bytes = 0;
     ash_sim_world_configure(rig.world, &full);
     assert_int_equal(close_disk(), 0);
+}
+
+LIFE_TEST(a_filter_has_the_length_that_a_failed_resize_left)
+{
+    fail_to_grow(json_pack("{s:s}", "driver", "fault"));
+}
+
+LIFE_TEST(a_filter_that_logs_has_the_length_that_a_failed_resize_left)
+{
+    assert_int_equal(ash_sim_file_write(rig.world, "log", MIB, "", 1), 0);
+    fail_to_grow(json_pack("{s:s, s:{s:s, s:s}}", "driver", "log-writes", "log", "driver", "file",
+                           "filename", "log"));
 }
 
 LIFE_TEST(new_backing_strings_are_found_after_reopening)
@@ -343,6 +356,7 @@ int main(void)
         RUN(an_image_reopened_read_only_and_back_keeps_its_data),
         RUN(an_image_that_cannot_be_reopened_read_only_can_be_written_as_before),
         RUN(a_filter_has_the_length_that_a_failed_resize_left),
+        RUN(a_filter_that_logs_has_the_length_that_a_failed_resize_left),
         RUN(a_longer_l1_table_with_lazy_refcounts_makes_the_image_dirty),
         RUN(new_backing_strings_are_found_after_reopening),
     };
