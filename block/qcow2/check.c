@@ -251,8 +251,8 @@ ASH_CO_FN static int check_once(struct ash_node *node, struct ash_check *check,
     if (ret == 0 && check->fix != 0 && examined) {
         ret = ash_qcow2_repair_refcounts(&checking, findings);
     }
-    if (ret == 0) {
-        findings->fix_flags = errors && examined;
+    if (ret == 0 && examined) { /* flags say how often a place is counted, and not all were */
+        findings->fix_flags = errors;
         ret = check_flags(&checking, findings);
     }
     ash_qcow2_refs_clear(&checking.refs);

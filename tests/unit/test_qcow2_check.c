@@ -203,6 +203,7 @@ QCOW2_TEST(nothing_is_repaired_while_something_cannot_be_read)
     assert_int_equal(ash_sim_file_read(rig.world, "image", 0, before, bytes), 0);
     fail_one_read(check_body, 1);
     assert_true(check.check_errors > 0);
+    assert_int_equal(check.corruptions, 0);
     assert_int_equal(check.leaks_fixed, 0);
     assert_int_equal(check.corruptions_fixed, 0);
     assert_int_equal(ash_sim_file_bytes(rig.world, "image"), bytes);
