@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Jobs under guests: what the tests of every kind share. */
+/* Jobs under guests: what the tests of every kind share. And small raw disks, and targets that fail. */
 #ifndef ASH_TESTS_JOB_RIG_H
 #define ASH_TESTS_JOB_RIG_H
 
@@ -27,6 +27,84 @@ static inline struct ash_node *job_layer(struct chain *chain, unsigned layer)
     }
     return node;
 }
+
+/* --- small raw disks --- */
+
+/* A raw image in a file of this name, of `bytes`, zeroes; -1: as it is. */
+static inline json_t *job_describe_raw(struct core *core, const char *name, int64_t bytes)
+{
+    return json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver", "file", "filename",
+                     core_file(core, name, bytes));
+}
+
+/* Takes the description. */
+ASH_CO_FN static inline struct ash_disk *job_open(struct core *core, json_t *description,
+                                                  uint32_t flags)
+{
+    struct ash_disk *disk = NULL;
+    struct ash_error error = ASH_ERROR_INIT;
+    int ret = ash_co_disk_open(core->loop, description, flags, &disk, &error);
+    json_decref(description);
+    if (ret < 0) {
+        print_message("seed %lu: %s\n", (unsigned long)core->seed, error.message);
+    }
+    assert_int_equal(ret, 0);
+    return disk;
+}
+
+/* A disk on one, to be written; its node has the name, too. */
+ASH_CO_FN static inline struct ash_disk *job_raw_disk(struct core *core, const char *name,
+                                                      int64_t bytes)
+{
+    json_t *description = job_describe_raw(core, name, bytes);
+    json_object_set_new(description, "node-name", json_string(name));
+    return job_open(core, description, ASH_NODE_WRITE | ASH_NODE_DISCARD);
+}
+
+/* A node of the name on one, for a target, with these faults; to be unreferenced. */
+ASH_CO_FN static inline struct ash_node *job_faulty_node(struct core *core, const char *name,
+                                                         int64_t bytes, json_t *faults)
+{
+    struct ash_node *node;
+    json_object_update_new(faults, json_pack("{s:s, s:s, s:o}", "driver", "fault", "node-name",
+                                             name, "file", job_describe_raw(core, name, bytes)));
+    assert_int_equal(
+        ash_node_open(core->loop, faults, ASH_NODE_WRITE | ASH_NODE_DISCARD, &node, NULL), 0);
+    json_decref(faults);
+    return node;
+}
+
+/* Two disks that are counted up in turn: the first is never more than one step ahead of the second.
+ * That holds for what is kept of one moment, too. */
+struct job_counter {
+    struct ash_disk *disk[2];
+    uint64_t value; /* the next one */
+    bool stop;
+};
+
+static inline void job_count_on(struct core *core, void *opaque)
+{
+    struct job_counter *counter = opaque;
+    (void)core;
+    ash_co_assert_inside();
+    for (; !counter->stop; counter->value++) {
+        for (unsigned i = 0; i < 2; i++) {
+            uint64_t sector[64] = {counter->value};
+            assert_int_equal(ash_disk_write(counter->disk[i], 0, sector, sizeof(sector), 0), 0);
+        }
+    }
+}
+
+/* What a disk was counted up to; closes it. */
+ASH_CO_FN static inline uint64_t job_counted(struct ash_disk *disk)
+{
+    uint64_t value;
+    assert_int_equal(ash_disk_read(disk, 0, &value, sizeof(value)), 0);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    return value;
+}
+
+/* --- jobs --- */
 
 /* Takes the description; it is not dismissed by itself. */
 ASH_CO_FN static inline struct ash_job *job_start(struct core *core, json_t *description)

@@ -272,26 +272,7 @@ static void a_backup_under_guests_is_of_one_moment(void **state)
 
 ASH_CO_FN static struct ash_disk *small_disk(struct core *core, const char *name)
 {
-    struct ash_disk *disk = NULL;
-    json_t *description =
-        json_pack("{s:s, s:s, s:{s:s, s:s}}", "driver", "raw", "node-name", name, "file", "driver",
-                  "file", "filename", core_file(core, name, SMALL_BYTES));
-    assert_int_equal(ash_co_disk_open(core->loop, description, ASH_NODE_WRITE, &disk, NULL), 0);
-    json_decref(description);
-    return disk;
-}
-
-/* A node of the name, for a target, with these faults; to be unreferenced. */
-ASH_CO_FN static struct ash_node *faulty_node(struct core *core, const char *name, json_t *faults)
-{
-    struct ash_node *node;
-    json_t *file = json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver", "file",
-                             "filename", core_file(core, name, SMALL_BYTES));
-    json_object_update_new(
-        faults, json_pack("{s:s, s:s, s:o}", "driver", "fault", "node-name", name, "file", file));
-    assert_int_equal(ash_node_open(core->loop, faults, ASH_NODE_WRITE, &node, NULL), 0);
-    json_decref(faults);
-    return node;
+    return job_raw_disk(core, name, SMALL_BYTES);
 }
 
 static void run(void (*body)(struct core *core, void *opaque))
@@ -302,44 +283,17 @@ static void run(void (*body)(struct core *core, void *opaque))
     core_down(&core);
 }
 
-struct counter {
-    struct ash_disk *disk[2];
-    bool stop;
-};
-
-/* One disk is never more than one step behind the other. */
-static void count_on(struct core *core, void *opaque)
-{
-    struct counter *counter = opaque;
-    (void)core;
-    ash_co_assert_inside();
-    for (uint64_t value = 1; !counter->stop; value++) {
-        for (unsigned i = 0; i < 2; i++) {
-            uint64_t sector[64] = {value};
-            assert_int_equal(ash_disk_write(counter->disk[i], 0, sector, sizeof(sector), 0), 0);
-        }
-    }
-}
-
 ASH_CO_FN static uint64_t counted(struct core *core, const char *name)
 {
-    uint64_t value;
-    struct ash_disk *disk = NULL;
-    json_t *description = json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver",
-                                    "file", "filename", core_file(core, name, -1));
-    assert_int_equal(ash_co_disk_open(core->loop, description, 0, &disk, NULL), 0);
-    json_decref(description);
-    assert_int_equal(ash_disk_read(disk, 0, &value, sizeof(value)), 0);
-    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
-    return value;
+    return job_counted(job_open(core, job_describe_raw(core, name, -1), 0));
 }
 
 ASH_CO_FN static void together_body(struct core *core, void *opaque)
 {
     (void)opaque;
-    struct counter counter = {{small_disk(core, "d0"), small_disk(core, "d1")}, false};
+    struct job_counter counter = {{small_disk(core, "d0"), small_disk(core, "d1")}, 1, false};
     struct ash_job *jobs[2];
-    core_spawn(core, count_on, &counter);
+    core_spawn(core, job_count_on, &counter);
     ash_co_sleep(ash_prng_below(&core->prng, 100000));
     (void)core_file(core, "t0", SMALL_BYTES);
     (void)core_file(core, "t1", SMALL_BYTES);
@@ -403,7 +357,7 @@ ASH_CO_FN static void dead_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct one_write write = {small_disk(core, "d"), 1};
-    struct ash_node *target = faulty_node(core, "t", json_object());
+    struct ash_node *target = job_faulty_node(core, "t", SMALL_BYTES, json_object());
     char sector[512] = "old";
     assert_int_equal(ash_disk_write(write.disk, 0, sector, sizeof(sector), 0), 0);
     struct ash_job *job = job_start(core, small_backup("none", "report"));
@@ -435,7 +389,7 @@ ASH_CO_FN static void none_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct one_write write = {small_disk(core, "d"), 1};
-    struct ash_node *target = faulty_node(core, "t", json_object());
+    struct ash_node *target = job_faulty_node(core, "t", SMALL_BYTES, json_object());
     char sector[512] = "old";
     assert_int_equal(ash_disk_write(write.disk, 0, sector, sizeof(sector), 0), 0);
     assert_int_equal(ash_disk_write(write.disk, CLUSTER, sector, sizeof(sector), 0), 0);
@@ -461,9 +415,10 @@ ASH_CO_FN static void stop_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct ash_disk *disk = small_disk(core, "d");
-    struct ash_node *target = faulty_node(core, "t",
-                                          json_pack("{s:[{s:s, s:i, s:b}]}", "inject-error",
-                                                    "iotype", "write", "errno", ENOSPC, "once", 1));
+    struct ash_node *target =
+        job_faulty_node(core, "t", SMALL_BYTES,
+                        json_pack("{s:[{s:s, s:i, s:b}]}", "inject-error", "iotype", "write",
+                                  "errno", ENOSPC, "once", 1));
     char sector[512] = "old";
     assert_int_equal(ash_disk_write(disk, 0, sector, sizeof(sector), 0), 0);
     struct ash_job *job = job_start(core, small_backup("full", "enospc"));
@@ -496,7 +451,7 @@ ASH_CO_FN static void bad_body(struct core *core, void *opaque)
     };
     (void)opaque;
     struct ash_disk *disk = small_disk(core, "d");
-    struct ash_node *target = faulty_node(core, "t", json_object());
+    struct ash_node *target = job_faulty_node(core, "t", SMALL_BYTES, json_object());
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct ash_error error = ASH_ERROR_INIT;
         struct ash_job *job;

@@ -6,8 +6,7 @@
 #include "block/bitmap/bitmap.h"
 #include "block/filter/fault.h"
 #include "block/graph/graft.h"
-#include "tests/unit/core_rig.h"
-#include "tests/unit/guest_model.h"
+#include "tests/unit/job_rig.h"
 
 #define CLUSTER (64 * KiB)
 #define DISK_BYTES (5 * CLUSTER + 5120)
@@ -19,46 +18,27 @@ struct rig {
     struct ash_disk *snapshot;
 };
 
-ASH_CO_FN static struct ash_disk *open_disk(struct core *core, json_t *description, uint32_t flags)
-{
-    struct ash_disk *disk = NULL;
-    struct ash_error error = ASH_ERROR_INIT;
-    int ret = ash_co_disk_open(core->loop, description, flags, &disk, &error);
-    json_decref(description);
-    if (ret < 0) {
-        print_message("%s\n", error.message);
-    }
-    assert_int_equal(ret, 0);
-    return disk;
-}
-
-static json_t *describe_raw(struct core *core, const char *name)
-{
-    return json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver", "file", "filename",
-                     core_file(core, name, -1));
-}
-
 /* A disk of bytes of id 1 below the filter, with these options; `faults` are the target's. */
 ASH_CO_FN static void rig_up(struct core *core, struct rig *rig, json_t *options, json_t *faults)
 {
     const uint32_t writable = ASH_NODE_WRITE | ASH_NODE_DISCARD;
     (void)core_file(core, "disk", DISK_BYTES);
     (void)core_file(core, "target", DISK_BYTES);
-    struct ash_disk *disk = open_disk(core, describe_raw(core, "disk"), writable);
+    struct ash_disk *disk = job_open(core, job_describe_raw(core, "disk", -1), writable);
     uint8_t *buffer = g_malloc(DISK_BYTES);
     guest_fill(1, 0, buffer, DISK_BYTES);
     assert_int_equal(ash_disk_write(disk, 0, buffer, DISK_BYTES, 0), 0);
     g_free(buffer);
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
     json_object_update_new(faults, json_pack("{s:s, s:s, s:o}", "driver", "fault", "node-name", "t",
-                                             "file", describe_raw(core, "target")));
+                                             "file", job_describe_raw(core, "target", -1)));
     assert_int_equal(ash_node_open(core->loop, faults, writable, &rig->target, NULL), 0);
     json_decref(faults);
     json_object_update_new(options, json_pack("{s:s, s:s, s:s, s:o}", "driver", "copy-before-write",
                                               "node-name", "cbw", "target", "t", "file",
-                                              describe_raw(core, "disk")));
-    rig->disk = open_disk(core, options, writable);
-    rig->snapshot = open_disk(
+                                              job_describe_raw(core, "disk", -1)));
+    rig->disk = job_open(core, options, writable);
+    rig->snapshot = job_open(
         core, json_pack("{s:s, s:s}", "driver", "snapshot-access", "file", "cbw"), writable);
 }
 
@@ -306,12 +286,12 @@ ASH_CO_FN static void parts_body(struct core *core, void *opaque)
     struct ash_bitmap *bitmap;
     (void)opaque;
     (void)core_file(core, "disk", DISK_BYTES);
-    json_t *description = describe_raw(core, "disk");
+    json_t *description = job_describe_raw(core, "disk", -1);
     json_object_set_new(description, "node-name", json_string("n"));
     (void)core_file(core, "other", DISK_BYTES);
     json_object_set_new(json_object_get(description, "file"), "filename",
                         json_string(core_file(core, "other", -1)));
-    struct ash_disk *other = open_disk(core, description, ASH_NODE_WRITE);
+    struct ash_disk *other = job_open(core, description, ASH_NODE_WRITE);
     assert_int_equal(ash_bitmap_new(ash_disk_node(other), "b", 512, &bitmap, NULL), 0);
     ash_bitmap_set(bitmap, CLUSTER, 512);
     ash_bitmap_set(bitmap, 3 * CLUSTER, CLUSTER);
@@ -405,12 +385,12 @@ ASH_CO_FN static void live_body(struct core *core, void *opaque)
     (void)opaque;
     (void)core_file(core, "disk", DISK_BYTES);
     (void)core_file(core, "target", DISK_BYTES);
-    json_t *description = describe_raw(core, "disk");
+    json_t *description = job_describe_raw(core, "disk", -1);
     json_object_set_new(description, "node-name", json_string("d"));
-    live.disk = open_disk(core, description, ASH_NODE_WRITE);
-    description = describe_raw(core, "target");
+    live.disk = job_open(core, description, ASH_NODE_WRITE);
+    description = job_describe_raw(core, "target", -1);
     json_object_set_new(description, "node-name", json_string("t"));
-    struct ash_disk *target = open_disk(core, description, ASH_NODE_WRITE);
+    struct ash_disk *target = job_open(core, description, ASH_NODE_WRITE);
     core_spawn(core, count_on, &live);
     ash_co_sleep(ash_prng_below(&core->prng, 100000));
     json_t *filter = json_pack("{s:s, s:s, s:s, s:s}", "driver", "copy-before-write", "node-name",
@@ -418,7 +398,7 @@ ASH_CO_FN static void live_body(struct core *core, void *opaque)
     /* The target is a disk's, which may write to it. */
     assert_true(ash_graft_insert_filter(core->loop, filter, &error) < 0);
     assert_int_equal(ash_co_disk_close(target, NULL), 0);
-    description = describe_raw(core, "target");
+    description = job_describe_raw(core, "target", -1);
     json_object_set_new(description, "node-name", json_string("t"));
     struct ash_node *node;
     assert_int_equal(ash_node_open(core->loop, description, ASH_NODE_WRITE, &node, NULL), 0);
@@ -428,7 +408,7 @@ ASH_CO_FN static void live_body(struct core *core, void *opaque)
     uint64_t after = live.value;
     assert_string_equal(ash_disk_node(live.disk)->name, "cbw");
     struct ash_disk *snapshot =
-        open_disk(core, json_pack("{s:s, s:s}", "driver", "snapshot-access", "file", "cbw"), 0);
+        job_open(core, json_pack("{s:s, s:s}", "driver", "snapshot-access", "file", "cbw"), 0);
     for (unsigned i = 0; i < 3; i++) {
         ash_co_sleep(20000);
         assert_int_equal(ash_disk_read(snapshot, 0, sector, sizeof(sector)), 0);
@@ -470,7 +450,7 @@ static void the_public_calls_do_the_same(void **state)
     struct ash_disk_options options = ASH_DISK_OPTIONS_INIT;
     core_up(&core, core_first_seed());
     (void)core_file(&core, "disk", DISK_BYTES);
-    json_t *description = describe_raw(&core, "disk");
+    json_t *description = job_describe_raw(&core, "disk", -1);
     json_object_set_new(description, "node-name", json_string("d"));
     char *text = json_dumps(description, JSON_COMPACT);
     char *name = g_strconcat("json:", text, NULL);
@@ -495,8 +475,8 @@ ASH_CO_FN static void bad_body(struct core *core, void *opaque)
     struct ash_disk *disk;
     struct ash_error error = ASH_ERROR_INIT;
     (void)core_file(core, "disk", DISK_BYTES);
-    json_t *description =
-        json_pack("{s:s, s:o}", "driver", "snapshot-access", "file", describe_raw(core, "disk"));
+    json_t *description = json_pack("{s:s, s:o}", "driver", "snapshot-access", "file",
+                                    job_describe_raw(core, "disk", -1));
     assert_int_equal(ash_co_disk_open(core->loop, description, 0, &disk, &error), -EINVAL);
     assert_non_null(strstr(error.message, "copy-before-write"));
     json_object_set_new(description, "driver", json_string("copy-before-write"));
@@ -505,9 +485,9 @@ ASH_CO_FN static void bad_body(struct core *core, void *opaque)
     json_object_set_new(description, "target", json_string("nobody"));
     assert_int_equal(ash_co_disk_open(core->loop, description, 0, &disk, &error), -ENODEV);
     (void)core_file(core, "target", DISK_BYTES - 512);
-    json_t *target = describe_raw(core, "target");
+    json_t *target = job_describe_raw(core, "target", -1);
     json_object_set_new(target, "node-name", json_string("nobody"));
-    struct ash_disk *target_disk = open_disk(core, target, 0);
+    struct ash_disk *target_disk = job_open(core, target, 0);
     assert_int_equal(ash_co_disk_open(core->loop, description, 0, &disk, &error), -ENOSPC);
     json_object_set_new(description, "min-cluster-size", json_integer(1000));
     assert_int_equal(ash_co_disk_open(core->loop, description, 0, &disk, &error), -EINVAL);

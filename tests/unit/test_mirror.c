@@ -185,9 +185,8 @@ ASH_CO_FN static struct ash_node *slow_target(struct core *core)
     struct ash_node *node;
     struct ash_error error = ASH_ERROR_INIT;
     json_t *description =
-        json_pack("{s:s, s:s, s:{s:i}, s:{s:s, s:{s:s, s:s}}}", "driver", "throttle", "node-name",
-                  "slow", "limits", "bps-total", 4 << 20, "file", "driver", "raw", "file", "driver",
-                  "file", "filename", core_file(core, "target", BUSY_BYTES));
+        json_pack("{s:s, s:s, s:{s:i}, s:o}", "driver", "throttle", "node-name", "slow", "limits",
+                  "bps-total", 4 << 20, "file", job_describe_raw(core, "target", BUSY_BYTES));
     int ret = ash_node_open(core->loop, description, ASH_NODE_WRITE, &node, &error);
     json_decref(description);
     if (ret < 0) {
@@ -202,12 +201,7 @@ ASH_CO_FN static bool gets_ready(struct core *core, bool converge, struct busy *
 {
     *busy = (struct busy){0};
     struct ash_node *target = slow_target(core);
-    json_t *description =
-        json_pack("{s:s, s:s, s:{s:s, s:s}}", "driver", "raw", "node-name", "d", "file", "driver",
-                  "file", "filename", core_file(core, "disk", BUSY_BYTES));
-    assert_int_equal(ash_co_disk_open(core->loop, description, ASH_NODE_WRITE, &busy->disk, NULL),
-                     0);
-    json_decref(description);
+    busy->disk = job_raw_disk(core, "d", BUSY_BYTES);
     core_spawn(core, write_busily, busy);
     struct ash_job *job =
         job_start(core, json_pack("{s:s, s:s, s:s, s:b, s:i, s:i}", "type", "mirror", "device", "d",
@@ -274,13 +268,8 @@ static void the_limit_is_what_the_target_can_bear(void **state)
 ASH_CO_FN static void change_body(struct core *core, void *opaque)
 {
     (void)opaque;
-    struct ash_disk *disk;
     struct ash_error error = ASH_ERROR_INIT;
-    json_t *description =
-        json_pack("{s:s, s:s, s:{s:s, s:s}}", "driver", "raw", "node-name", "d", "file", "driver",
-                  "file", "filename", core_file(core, "disk", BUSY_BYTES));
-    assert_int_equal(ash_co_disk_open(core->loop, description, ASH_NODE_WRITE, &disk, NULL), 0);
-    json_decref(description);
+    struct ash_disk *disk = job_raw_disk(core, "d", BUSY_BYTES);
     struct ash_job *job =
         job_start(core, json_pack("{s:s, s:s, s:s, s:s, s:s}", "type", "mirror", "device", "d",
                                   "target", core_file(core, "target", BUSY_BYTES), "format", "raw",

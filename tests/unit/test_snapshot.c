@@ -15,20 +15,12 @@ static const char *const overlays[] = {"o0", "o1"};
 
 ASH_CO_FN static struct ash_disk *open_image(struct core *core, const char *name, uint32_t flags)
 {
-    struct ash_disk *disk = NULL;
-    struct ash_error error = ASH_ERROR_INIT;
     json_t *description = json_pack("{s:s, s:{s:s, s:s}}", "driver", "qcow2", "file", "driver",
                                     "file", "filename", core_file(core, name, -1));
     if ((flags & ASH_NODE_WRITE) != 0) {
         json_object_set_new(description, "node-name", json_string(name));
     }
-    int ret = ash_co_disk_open(core->loop, description, flags, &disk, &error);
-    json_decref(description);
-    if (ret < 0) {
-        print_message("%s\n", error.message);
-    }
-    assert_int_equal(ret, 0);
-    return disk;
+    return job_open(core, description, flags);
 }
 
 ASH_CO_FN static struct ash_disk *new_disk(struct core *core, const char *name)
@@ -38,33 +30,9 @@ ASH_CO_FN static struct ash_disk *new_disk(struct core *core, const char *name)
     return open_image(core, name, ASH_NODE_WRITE | ASH_NODE_DISCARD);
 }
 
-struct counter {
-    struct ash_disk *disk[2];
-    uint64_t value;
-    bool stop;
-};
-
-/* The first disk is never more than one step ahead of the second. */
-static void count_on(struct core *core, void *opaque)
-{
-    struct counter *counter = opaque;
-    (void)core;
-    ash_co_assert_inside();
-    for (; !counter->stop; counter->value++) {
-        for (unsigned i = 0; i < 2; i++) {
-            uint64_t sector[64] = {counter->value};
-            assert_int_equal(ash_disk_write(counter->disk[i], 0, sector, sizeof(sector), 0), 0);
-        }
-    }
-}
-
 ASH_CO_FN static uint64_t counted(struct core *core, const char *name)
 {
-    uint64_t value;
-    struct ash_disk *disk = open_image(core, name, 0);
-    assert_int_equal(ash_disk_read(disk, 0, &value, sizeof(value)), 0);
-    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
-    return value;
+    return job_counted(open_image(core, name, 0));
 }
 
 static json_t *describe(struct core *core, unsigned i)
@@ -85,12 +53,12 @@ ASH_CO_FN static int start(struct core *core, json_t *all, struct ash_job **jobs
 ASH_CO_FN static void both_body(struct core *core, void *opaque)
 {
     (void)opaque;
-    struct counter counter = {{new_disk(core, images[0]), new_disk(core, images[1])}, 1, false};
+    struct job_counter counter = {{new_disk(core, images[0]), new_disk(core, images[1])}, 1, false};
     struct ash_job *jobs[4];
     struct ash_bitmap *bitmap;
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_node *first = ash_disk_node(counter.disk[0]);
-    core_spawn(core, count_on, &counter);
+    core_spawn(core, job_count_on, &counter);
     ash_co_sleep(ash_prng_below(&core->prng, 100000));
     assert_int_equal(ash_bitmap_new(first, "b", 4096, &bitmap, NULL), 0);
     ash_bitmap_set(bitmap, 0, BYTES);
