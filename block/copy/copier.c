@@ -130,9 +130,22 @@ void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock)
     leave_source(copier);
 }
 
+void ash_copier_abandon(struct ash_copier *copier)
+{
+    ash_assert(!copier->forsaken);
+    copier->forsaken = true;
+    copier->abandoned = true;
+    ash_user_forsake(&copier->source_user);
+    ash_user_forsake(&copier->target_user);
+}
+
 void ash_copier_forsake(struct ash_copier *copier)
 {
     ash_assert(!copier->forsaken);
+    if (copier->offloading > 0) {
+        ash_copier_abandon(copier); /* the kernel waits for the target, and uses the source */
+        return;
+    }
     copier->forsaken = true;
     while (copier->reading > 0) {
         ash_co_queue_wait(&copier->read);
@@ -143,15 +156,6 @@ void ash_copier_forsake(struct ash_copier *copier)
     }
     ash_graft_detach(copier->source);
     copier->source = NULL;
-}
-
-void ash_copier_abandon(struct ash_copier *copier)
-{
-    ash_assert(!copier->forsaken);
-    copier->forsaken = true;
-    copier->abandoned = true;
-    ash_user_forsake(&copier->source_user);
-    ash_user_forsake(&copier->target_user);
 }
 
 /* Requests to the source are counted, so that it can be let go while the target is waited for. */
@@ -303,9 +307,10 @@ ASH_CO_FN static uint64_t offload(struct ash_copier *copier, uint64_t offset, ui
 {
     uint64_t done = 0;
     while (done < bytes && (copier->flags & ASH_COPY_OFFLOAD) != 0 && read_begin(copier) == 0) {
+        copier->offloading++;
         int64_t piece = offload_piece(copier, offset + done, bytes - done);
-        read_end(copier);
-        if (piece < 0) {
+        copier->offloading--;
+        if (read_end(copier, 0) < 0 || piece < 0) {
             break;
         }
         done += (uint64_t)piece;

@@ -53,6 +53,7 @@ struct ash_copier {
     struct ash_range_locks locks; /* in clusters */
     uint32_t copies;              /* between begin and end */
     uint32_t reading;             /* of them: in the source */
+    uint32_t offloading;          /* of those: the kernel copies, and waits for the target too */
     bool forsaken;                /* no copy begins any more, or reads on */
     bool let_go;                  /* copies do not count as users of the source any more */
     bool abandoned;               /* nothing is read or written any more */
@@ -74,8 +75,8 @@ ASH_CO_FN int ash_copier_begin_inside(struct ash_copier *copier, struct ash_rang
                                       uint64_t offset, uint64_t bytes);
 void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock);
 
-/* Waits until no copy uses the source, and lets that go. Once only (asserted). What the kernel copies
- * uses both. */
+/* Waits until no copy reads the source, and lets that go. While the kernel copies from the one to the
+ * other, which may never end, it is abandoned. Once only (asserted). */
 ASH_CO_FN void ash_copier_forsake(struct ash_copier *copier);
 
 /* Waits for nothing. Its users are forsaken (ash_user_forsake), and keep both nodes. Once only. */

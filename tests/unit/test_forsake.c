@@ -80,11 +80,8 @@ ASH_CO_FN static void rig_up(struct core *core, struct rig *rig)
         }
     }
     rig->disk = open_from(core, TOP);
-    json_t *description = json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver",
-                                    "file", "filename", core_file(core, "other", MiB));
-    assert_int_equal(ash_co_disk_open(core->loop, description, ASH_NODE_WRITE, &rig->other, NULL),
-                     0);
-    json_decref(description);
+    rig->other = job_raw_disk(core, "other", MiB);
+    assert_int_equal(write_at(rig->other, 0, CLUSTER, 9), 0);
 }
 
 static struct ash_node *fault_of(struct rig *rig, enum layer layer)
@@ -389,11 +386,10 @@ CORE_TEST(a_disk_is_closed_though_a_commit_of_the_active_image_left_io_behind)
     close_meanwhile(core, commit_active(), "write_aio");
 }
 
-/* A target that takes all writes and never says that they are stable. */
-CORE_TEST(force_ends_a_mirror_whose_target_never_gets_stable)
+/* The job copies the disk, or the one whose copying the kernel may do, to a target that stops. */
+ASH_CO_FN static void end_forced_mirror(struct core *core, const char *device, const char *event)
 {
     struct rig rig;
-    (void)opaque;
     rig_up(core, &rig);
     json_t *target = json_pack("{s:s, s:s, s:{s:s, s:s}}", "driver", "fault", "node-name", "target",
                                "file", "driver", "file", "filename", core_file(core, "copy", 0));
@@ -401,20 +397,41 @@ CORE_TEST(force_ends_a_mirror_whose_target_never_gets_stable)
     assert_int_equal(ash_node_open(core->loop, target, ASH_NODE_WRITE, &node, NULL), 0);
     json_decref(target);
     for (unsigned i = 0; i < BREAKS; i++) {
-        assert_int_equal(ash_fault_break(node, "flush_to_disk", "stop"), 0);
+        assert_int_equal(ash_fault_break(node, event, "stop"), 0);
     }
-    rig.job = job_start(
-        core, json_pack("{s:s, s:s, s:s}", "type", "mirror", "device", "top", "target", "target"));
+    rig.job = job_start(core, json_pack("{s:s, s:s, s:s, s:b}", "type", "mirror", "device", device,
+                                        "target", "target", "use-copy-range",
+                                        strcmp(device, "other") == 0));
     for (unsigned i = 0; !ash_fault_is_suspended(node, "stop"); i++) {
         assert_true(i < 100000);
         ash_co_sleep(10000);
     }
     end_by_force(&rig);
     assert_int_equal(write_at(rig.disk, 0, CLUSTER, 7), 0);
+    assert_int_equal(write_at(rig.other, 0, CLUSTER, 7), 0);
     assert_int_equal(ash_fault_remove_break(node, "stop"), 0);
     assert_int_equal(ash_node_unref(node), 0);
     ash_co_sleep(100000000);
     rig_down(&rig);
+}
+
+/* A target that takes all writes and never says that they are stable. */
+CORE_TEST(force_ends_a_mirror_whose_target_never_gets_stable)
+{
+    (void)opaque;
+    end_forced_mirror(core, "top", "flush_to_disk");
+}
+
+CORE_TEST(force_ends_a_mirror_whose_target_never_answers_the_copies_that_it_makes)
+{
+    (void)opaque;
+    end_forced_mirror(core, "top", "write_aio");
+}
+
+CORE_TEST(force_ends_a_mirror_whose_target_never_answers_the_kernel)
+{
+    (void)opaque;
+    end_forced_mirror(core, "other", "write_aio");
 }
 
 int main(void)
@@ -433,6 +450,8 @@ int main(void)
         cmocka_unit_test(a_disk_is_closed_though_a_commit_left_io_behind),
         cmocka_unit_test(a_disk_is_closed_though_a_commit_of_the_active_image_left_io_behind),
         cmocka_unit_test(force_ends_a_mirror_whose_target_never_gets_stable),
+        cmocka_unit_test(force_ends_a_mirror_whose_target_never_answers_the_copies_that_it_makes),
+        cmocka_unit_test(force_ends_a_mirror_whose_target_never_answers_the_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
