@@ -120,7 +120,8 @@ int ash_map_cover(struct ash_node *node, uint64_t old_bytes)
 {
     uint64_t end = ash_align_up(old_bytes, node->map->unit_bytes);
     if (node->backing != NULL) {
-        end = ASH_MAX(end, node->backing->child->size_bytes);
+        uint64_t below_bytes = node->backing->child->size_bytes;
+        end = ASH_MAX(end, ash_align_up(below_bytes, node->map->unit_bytes));
     }
     end = ASH_MIN(end, node->size_bytes);
     if (old_bytes >= end) {

@@ -4,7 +4,8 @@
  * Invariants:
  *  1. Growing: the L1 table is long enough, on disk, before the header says the new length.
  *  2. Shrinking: what lay beyond the new end is given up before the header says the new length, so
- * that growing again never shows it.
+ * that growing again never shows it. Only where a backing file would show instead, as version 2 has
+ * no zeroes, it is given up afterwards: there growing writes zeroes over whatever there is.
  *  3. Growing: what a backing file, or the rest of the last cluster, would show in the new range is
  *     covered with zeroes, on disk, before the header says the new length: a cut in between shows
  * the old length, never old contents.
@@ -17,12 +18,28 @@
 #include "util/assert.h"
 #include "util/range.h"
 
+/* Where the clusters end that would show a backing file, were they given up. */
+static uint64_t shown_below(const struct ash_node *node)
+{
+    const struct ash_qcow2_state *s = qcow2_state(node);
+    if (s->header.fields.version >= 3 || node->backing == NULL) {
+        return 0;
+    }
+    return ash_align_up(node->backing->child->size_bytes, s->cluster_bytes);
+}
+
+ASH_CO_FN static int cut_off(struct ash_node *node, uint64_t from, uint64_t end)
+{
+    return from < end ? ash_qcow2_cut_off(node, from, end - from) : 0;
+}
+
 ASH_CO_FN static int shrink(struct ash_node *node, uint64_t bytes, struct ash_error *error)
 {
     const struct ash_qcow2_state *s = qcow2_state(node);
     uint64_t from = ash_align_up(bytes, s->cluster_bytes);
     uint64_t end = ash_align_up(node->size_bytes, s->cluster_bytes);
-    int ret = from < end ? ash_qcow2_cut_off(node, from, end - from) : 0;
+    uint64_t middle = ASH_MIN(ASH_MAX(from, shown_below(node)), end);
+    int ret = cut_off(node, middle, end);
     if (ret == 0) {
         ret = ash_qcow2_flush(node);
     }
@@ -33,6 +50,11 @@ ASH_CO_FN static int shrink(struct ash_node *node, uint64_t bytes, struct ash_er
         return ash_error_errno(error, ret, "Shrinking '%s' failed", node->filename);
     }
     node->size_bytes = bytes;
+    ret = cut_off(node, from, middle);
+    if (ret < 0) { /* it is shorter all the same */
+        ash_log(node->loop, ASH_LOG_WARNING, "'%s' keeps space beyond its end (error %d)",
+                node->filename, -ret);
+    }
     return 0;
 }
 

@@ -3,7 +3,8 @@
  * writes and flushes that each of them makes, and every image that a cut could leave behind
  * (log.h).
  *
- *   replay all CONFIGURATION [EVERY]          all sequences, or each EVERYth
+ *   replay all CONFIGURATION [EVERY [OURS]]   all sequences; QEMU is shown each EVERYth, and of the
+ *                                             others we look at each OURSth
  *   replay one CONFIGURATION REQUEST...       one, which says what it does
  *
  * Each such image has to open and to check clean but for leaks, by our own check and by qemu-img's;
@@ -400,7 +401,9 @@ static void show(struct shelf *shelf)
     }
 }
 
-static void all_sequences(struct shelf *shelf, const struct configuration *config, uint32_t every)
+/* Of which each `every`th is taken, or all others but for each `without`th. Returns how many. */
+static uint32_t sequences(struct shelf *shelf, const struct configuration *config, uint32_t every,
+                          uint32_t without)
 {
     const uint32_t base = (uint32_t)G_N_ELEMENTS(requests);
     uint32_t number = 0;
@@ -414,13 +417,24 @@ static void all_sequences(struct shelf *shelf, const struct configuration *confi
             for (uint32_t i = 0; i < length; i++, rest /= base) {
                 sequence[i] = requests[rest % base];
             }
-            if (number++ % every == 0) {
+            bool wanted = number % every == 0 && (without == 0 || number % without != 0);
+            number++;
+            if (wanted) {
                 run_sequence(shelf, config, sequence, length);
                 runs++;
             }
         }
     }
+    return runs;
+}
+
+/* First those whose images QEMU is shown: programs started are what costs. */
+static void all_sequences(struct shelf *shelf, const struct configuration *config, uint32_t every,
+                          uint32_t ours)
+{
+    uint32_t runs = sequences(shelf, config, every, 0);
     show(shelf);
+    runs += sequences(shelf, config, ours, every);
     printf("%u sequences, %" PRIu64 " states after a cut, %u distinct images; qemu-img checked %u, "
            "qemu-io read %u\n",
            runs, shelf->states, g_hash_table_size(shelf->images), shelf->checks, shelf->read);
@@ -428,9 +442,10 @@ static void all_sequences(struct shelf *shelf, const struct configuration *confi
 
 static int usage(const char *program)
 {
-    fprintf(stderr,
-            "usage: %s all CONFIGURATION [EVERY] | one CONFIGURATION REQUEST...\nCONFIGURATION:",
-            program);
+    fprintf(
+        stderr,
+        "usage: %s all CONFIGURATION [EVERY [OURS]] | one CONFIGURATION REQUEST...\nCONFIGURATION:",
+        program);
     for (size_t i = 0; i < G_N_ELEMENTS(configurations); i++) {
         fprintf(stderr, " %s", configurations[i].name);
     }
@@ -456,7 +471,8 @@ int main(int argc, char **argv)
     struct shelf shelf;
     shelf_init(&shelf);
     if (!strcmp(argv[1], "all")) {
-        all_sequences(&shelf, config, argc > 3 ? MAX(1, (uint32_t)atoi(argv[3])) : 1);
+        all_sequences(&shelf, config, argc > 3 ? MAX(1, (uint32_t)atoi(argv[3])) : 1,
+                      argc > 4 ? MAX(1, (uint32_t)atoi(argv[4])) : 1);
     } else if (!strcmp(argv[1], "one") && argc > 3 && argc <= 3 + REQUESTS_MAX) {
         run_sequence(&shelf, config, (const char *const *)argv + 3, (uint32_t)argc - 3);
         show(&shelf);
