@@ -65,12 +65,22 @@ const char *ash_job_verb_name(enum ash_job_verb verb)
 
 struct ash_job *ash_job_find(struct ash_loop *loop, const char *id)
 {
-    ash_list_for_each (job, &ash_block_of(loop)->jobs, struct ash_job, link) {
-        if (strcmp(job->id, id) == 0) {
-            return job;
-        }
-    }
-    return NULL;
+    return g_hash_table_lookup(ash_block_of(loop)->ids, id);
+}
+
+/* From here on it is found by its id, which is free. */
+static void enlist(struct ash_job *job)
+{
+    struct ash_block *block = ash_block_of(job->loop);
+    ash_list_push_back(&block->jobs, &job->link);
+    bool fresh = g_hash_table_insert(block->ids, job->id, job);
+    ash_assert(fresh);
+}
+
+static void delist(struct ash_job *job)
+{
+    g_hash_table_remove(ash_block_of(job->loop)->ids, job->id);
+    ash_list_remove(&job->link);
 }
 
 void ash_job_ref(struct ash_job *job)
@@ -132,8 +142,7 @@ void ash_job_set_state(struct ash_job *job, enum ash_job_state state)
 void ash_job_dismiss(struct ash_job *job)
 {
     ash_job_set_state(job, ASH_JOB_NULL);
-    ash_list_remove(&job->link);
-    ash_list_init(&job->link);
+    delist(job);
     ash_job_unref(job);
 }
 
@@ -274,12 +283,12 @@ ASH_CO_FN static int create(struct ash_loop *loop, const json_t *description,
     }
     if (ret == 0) {
         struct ash_job *job = job_alloc(loop, driver, &common, id);
-        ash_list_push_back(&ash_block_of(loop)->jobs, &job->link);
+        enlist(job);
         ret = prepare_start(job, rest, error);
         if (ret == 0) {
             *result = job;
         } else {
-            ash_list_remove(&job->link);
+            delist(job);
             ash_job_unref(job);
         }
     }
@@ -313,7 +322,7 @@ ASH_CO_FN static void undo_start(struct ash_job **jobs, size_t count)
             job->driver->abort(job);
         }
         job->driver->clean(job);
-        ash_list_remove(&job->link);
+        delist(job);
         ash_job_unref(job);
     }
 }

@@ -27,6 +27,10 @@ static void block_free(struct ash_loop *loop)
     ash_assert(ash_list_empty(&block->jobs)); /* each concluded and dismissed */
     ash_assert(ash_list_empty(&block->nodes));
     ash_assert(ash_list_empty(&block->pauses));
+    ash_assert(g_hash_table_size(block->names) == 0);
+    ash_assert(g_hash_table_size(block->ids) == 0);
+    g_hash_table_destroy(block->names);
+    g_hash_table_destroy(block->ids);
     ash_co_mutex_destroy(&block->plans);
     g_free(block);
     loop->block = NULL;
@@ -38,7 +42,9 @@ struct ash_block *ash_block_of(struct ash_loop *loop)
         struct ash_block *block = g_new0(struct ash_block, 1);
         block->loop = loop;
         ash_list_init(&block->nodes);
-    ash_list_init(&block->jobs);
+        ash_list_init(&block->jobs);
+        block->names = g_hash_table_new(g_str_hash, g_str_equal);
+        block->ids = g_hash_table_new(g_str_hash, g_str_equal);
         ash_co_mutex_init(&block->plans);
         ash_list_init(&block->pauses);
         ash_co_queue_init(&block->pausers);
@@ -52,22 +58,25 @@ struct ash_block *ash_block_of(struct ash_loop *loop)
 
 struct ash_node *ash_node_find(struct ash_loop *loop, const char *name)
 {
-    ash_list_for_each (node, &ash_block_of(loop)->nodes, struct ash_node, nodes_link) {
-        if (node->open && strcmp(node->name, name) == 0) {
-            return node;
-        }
-    }
-    return NULL;
+    struct ash_node *node = g_hash_table_lookup(ash_block_of(loop)->names, name);
+    return node != NULL && node->open ? node : NULL;
 }
 
 bool ash_node_name_taken(struct ash_loop *loop, const char *name)
 {
-    ash_list_for_each (node, &ash_block_of(loop)->nodes, struct ash_node, nodes_link) {
-        if (strcmp(node->name, name) == 0) {
-            return true;
+    return g_hash_table_contains(ash_block_of(loop)->names, name);
+}
+
+/* A generated name, which no user gave to another node. */
+static char *make_name(struct ash_block *block)
+{
+    for (;;) {
+        char *name = g_strdup_printf("#block%" G_GUINT64_FORMAT, block->next_id++);
+        if (!g_hash_table_contains(block->names, name)) {
+            return name;
         }
+        g_free(name);
     }
-    return false;
 }
 
 const char *ash_node_label(const struct ash_node *node, char buffer[static 300])
@@ -85,8 +94,7 @@ struct ash_node *ash_node_new(struct ash_loop *loop, const struct ash_driver *dr
     node->loop = loop;
     node->driver = driver;
     node->state = g_malloc0(ASH_MAX(driver->state_size, 1));
-    node->name = name != NULL ? g_strdup(name)
-                              : g_strdup_printf("#block%" G_GUINT64_FORMAT, block->next_id++);
+    node->name = name != NULL ? g_strdup(name) : make_name(block);
     node->filename = g_strdup("");
     node->options = json_object();
     node->flags = flags;
@@ -99,6 +107,8 @@ struct ash_node *ash_node_new(struct ash_loop *loop, const struct ash_driver *dr
     ash_track_init(&node->track);
     ash_user_init(&node->own, loop);
     ash_list_push_back(&block->nodes, &node->nodes_link);
+    bool fresh = g_hash_table_insert(block->names, node->name, node);
+    ash_assert(fresh);
     return node;
 }
 
@@ -124,6 +134,7 @@ static void node_free(struct ash_node *node)
         ash_options_clear(node->driver->options, node->state);
     }
     ash_list_remove(&node->nodes_link);
+    g_hash_table_remove(ash_block_of(node->loop)->names, node->name);
     json_decref(node->options);
     g_free(node->state);
     g_free(node->name);
