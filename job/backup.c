@@ -82,6 +82,7 @@ struct backup {
     struct ash_resume_file *resume; /* NULL: it cannot be resumed. The snapshot's from begin on */
     uint64_t settled_ns;
     bool begun;
+    uint64_t hides_from; /* of the target, before it was made longer: ash_job_hides_from() */
 };
 
 struct backup_sweep {
@@ -534,6 +535,26 @@ ASH_CO_FN static int fit(struct backup *b, struct ash_node *target, struct ash_e
     return ret;
 }
 
+/* sync=none copies for guests alone, and to one image. */
+static int check_none(const struct backup *b, struct ash_error *error)
+{
+    if (b->sync != SYNC_NONE) {
+        return 0;
+    }
+    if (b->fleecing != NULL) {
+        return ash_error_set(error, -EINVAL,
+                             "sync=none takes no fleecing image: nothing would reach the target");
+    }
+    if (b->hides_from < b->source->size_bytes) {
+        return ash_error_set(
+            error, -EINVAL,
+            "With sync=none '%s' must be as long as '%s': what it is lengthened by "
+            "would hide its backing image",
+            b->target->filename, b->source->filename);
+    }
+    return 0;
+}
+
 ASH_CO_FN static int open_images(struct backup *b, struct ash_error *error)
 {
     struct ash_loop *loop = b->job.loop;
@@ -550,6 +571,10 @@ ASH_CO_FN static int open_images(struct backup *b, struct ash_error *error)
     if (ret == 0 && b->compress && b->target->map == NULL) {
         ret = ash_error_set(error, -ENOTSUP, "'%s' takes no compressed clusters",
                             b->target->filename);
+    }
+    if (ret == 0) {
+        b->hides_from = ash_job_hides_from(b->target);
+        ret = check_none(b, error);
     }
     if (ret == 0) {
         ret = fit(b, b->target, error);
@@ -634,6 +659,10 @@ static void keep(struct backup *b)
         keep_marked(b, b->bitmap);
     } else {
         ash_before_write_keep(b->before_write, 0, b->before_write->size_bytes);
+    }
+    if (!is_resumed(b) && b->hides_from < b->before_write->size_bytes) {
+        ash_before_write_keep(b->before_write, b->hides_from,
+                              b->before_write->size_bytes - b->hides_from);
     }
 }
 

@@ -529,6 +529,10 @@ ASH_CO_FN static int mark(struct ash_mirror *m, struct ash_error *error)
     if (m->base != NULL) {
         return mark_above(m, m->base);
     }
+    uint64_t hides_from = ash_job_hides_from(m->target);
+    if (hides_from < size) {
+        ash_bitmap_set(m->dirty, hides_from, size - hides_from);
+    }
     if (m->sync == ASH_MIRROR_FULL) {
         ash_bitmap_set(m->dirty, 0, size);
     } else if (m->sync == ASH_MIRROR_INCREMENTAL) {
@@ -679,19 +683,20 @@ int ash_mirror_run(struct ash_job *job, struct ash_error *error)
 
 /* --- the end --- */
 
+/* Who would start it again must not copy over what guests write next. It is the last step but for
+ * leading the users over: a job that is refused before can be resumed. */
+ASH_CO_FN static int end_state(struct ash_mirror *m, struct ash_error *error)
+{
+    int ret = m->resume != NULL ? ash_resume_done(m->resume) : 0;
+    return ret < 0 ? ash_error_errno(error, ret, "Writing '%s' failed", m->resume->name) : 0;
+}
+
 /* Leads the users of what is replaced to the target. */
 int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
 {
     struct ash_mirror *m = mirror_of(job);
-    /* Who would start it again must not copy over what guests write next. */
-    if (m->resume != NULL) {
-        int done = ash_resume_done(m->resume);
-        if (done < 0) {
-            return ash_error_errno(error, done, "Writing '%s' failed", m->resume->name);
-        }
-    }
     if (m->goal != ASH_MIRROR_GOAL_PIVOT) {
-        return 0;
+        return end_state(m, error);
     }
     struct ash_node *replaced = m->filter;
     if (m->replaces != NULL) {
@@ -705,7 +710,8 @@ int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
         return ret;
     }
     ash_copier_yield_target(m->sweep->copier);
-    return ash_graft_lead(replaced, m->target, error);
+    ret = end_state(m, error);
+    return ret < 0 ? ret : ash_graft_lead(replaced, m->target, error);
 }
 
 int ash_mirror_complete(struct ash_job *job, struct ash_error *error)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include "block/driver.h"
+#include "block/graph/graft.h"
 #include "block/graph/open.h"
 
 int ash_job_open_target(struct ash_loop *loop, const char *name, const char *format,
@@ -39,6 +40,12 @@ int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct ash_error
     }
     int ret = ash_edge_resize(target, bytes, 0, ASH_PREALLOC_OFF, error);
     return target->child->size_bytes >= bytes ? 0 : ret; /* another copy may have come first */
+}
+
+uint64_t ash_job_hides_from(const struct ash_node *target)
+{
+    const struct ash_node *mapped = ash_graft_mapped((struct ash_node *)target);
+    return mapped != NULL && mapped->backing != NULL ? target->size_bytes : UINT64_MAX;
 }
 
 int ash_job_cut_target(struct ash_edge *target, uint64_t bytes, bool must, struct ash_error *error)

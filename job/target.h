@@ -19,6 +19,10 @@ ASH_CO_FN int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct
 ASH_CO_FN int ash_job_cut_target(struct ash_edge *target, uint64_t bytes, bool must,
                                  struct ash_error *error);
 
+/* From where on a target that is made longer hides its backing image, as what appears reads as zeroes:
+ * a job that does not copy all has to copy that. UINT64_MAX: it has none. */
+uint64_t ash_job_hides_from(const struct ash_node *target);
+
 /* The same as steps of a sweep. What goes wrong the job's error says, if the sweep has its job still. */
 ASH_CO_FN int ash_sweep_fit_target(struct ash_sweep *sweep, struct ash_copier *copier,
                                    uint64_t bytes);

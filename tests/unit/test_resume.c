@@ -384,6 +384,52 @@ static void the_file_of_an_earlier_job_is_refused(void **state)
     g_free(m);
 }
 
+/* A mirror that is to replace a node that is not there: refused at its end. */
+static int replace_nobody(void *opaque)
+{
+    struct machine *m = opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    ash_co_assert_inside();
+    struct ash_disk *disk = open_disk(m, "source");
+    json_t *description =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "type", "mirror", "job-id", "job",
+                  "device", ash_disk_node(disk)->name, "target", "target", "format", "qcow2",
+                  "state-file", "state", "replaces", "nobody", "auto-dismiss", 0);
+    assert_int_equal(ash_co_job_start(m->rig.loop, description, NULL, NULL, &job, &error), 0);
+    json_decref(description);
+    while (ash_job_state(job) != ASH_JOB_READY) {
+        ash_co_sleep(1000000);
+    }
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_COMPLETE, 0, &error), 0);
+    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
+        ash_co_sleep(1000000);
+    }
+    m->refused = job->ret;
+    end_job(job);
+    assert_string_equal(ash_disk_node(disk)->driver->name, "qcow2");
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    return 0;
+}
+
+static void a_mirror_whose_replaces_was_refused_can_be_resumed(void **state)
+{
+    struct machine *m = g_new0(struct machine, 1);
+    struct ash_sim_config config = {.seed = 1};
+    (void)state;
+    m->type = "mirror";
+    ash_prng_seed(&m->prng, 1);
+    rig_world(&m->rig, &config);
+    rig_boot(&m->rig);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, replace_nobody, m), 0);
+    assert_int_equal(m->refused, -ENODEV);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+    assert_int_equal(m->refused, 0);
+    rig_end(&m->rig);
+    g_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +439,7 @@ int main(void)
         cmocka_unit_test(a_target_that_was_changed_meanwhile_is_refused),
         cmocka_unit_test(a_write_while_the_job_is_resumed_is_not_missed),
         cmocka_unit_test(the_file_of_an_earlier_job_is_refused),
+        cmocka_unit_test(a_mirror_whose_replaces_was_refused_can_be_resumed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
