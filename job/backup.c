@@ -22,7 +22,6 @@
  *     so, stably; a job that is resumed copies what the file says is still to be copied. */
 #include <errno.h>
 #include <glib.h>
-#include <inttypes.h>
 #include <string.h>
 #include "block/bitmap/bitmap.h"
 #include "block/driver.h"
@@ -32,6 +31,7 @@
 #include "block/graph/pause.h"
 #include "job/chain.h"
 #include "job/job.h"
+#include "job/state.h"
 #include "job/sweep.h"
 #include "job/target.h"
 #include "util/assert.h"
@@ -56,8 +56,7 @@ struct backup {
     char *fleecing_name;
     char *filter_name;
     char *bitmap_name;
-    char *state_name;
-    bool state_unmarked;
+    struct ash_job_file state; /* its resume is the snapshot's, too, from begin on */
     int sync;
     int bitmap_mode;
     bool compress;
@@ -79,8 +78,6 @@ struct backup {
     struct ash_hbitmap own_todo; /* with fleecing */
     struct ash_hbitmap *todo;
     struct backup_sweep *sweep;
-    struct ash_resume_file *resume; /* NULL: it cannot be resumed. The snapshot's from begin on */
-    uint64_t settled_ns;
     bool begun;
     uint64_t hides_from; /* of the target, before it was made longer: ash_job_hides_from() */
 };
@@ -105,9 +102,9 @@ static const struct ash_option backup_options[] = {
                               "overwrite, so that they never wait for the target"),
     ASH_OPTION_STRING("filter-node-name", struct backup, filter_name, .help = "name of the filter"),
     ASH_OPTION_STRING("bitmap", struct backup, bitmap_name, .help = "a dirty bitmap of the source"),
-    ASH_OPTION_STRING("state-file", struct backup, state_name,
+    ASH_OPTION_STRING("state-file", struct backup, state.name,
                       .help = "file that makes the job resumable; if it is one, resumes it"),
-    ASH_OPTION_BOOL("state-unmarked", struct backup, state_unmarked,
+    ASH_OPTION_BOOL("state-unmarked", struct backup, state.unmarked,
                     .help = "vouches that images which cannot be marked are not changed between"),
     ASH_OPTION_ENUM("sync", struct backup, sync, sync_names,
                     .help = "what to copy: full, top, none, incremental, bitmap"),
@@ -144,8 +141,6 @@ static uint64_t todo_bytes(const struct backup *b)
 
 /* --- the state file --- */
 
-#define SETTLE_NS UINT64_C(1000000000)
-
 static void settle(void *opaque)
 {
     struct ash_before_write *before_write = opaque;
@@ -157,11 +152,9 @@ static void settle(void *opaque)
 /* What was copied is made stable and noted, beside the job: it may be waited for in vain. */
 ASH_CO_FN static void settle_now_and_then(struct backup *b)
 {
-    uint64_t now = ash_loop_now(b->job.loop);
-    if (b->resume == NULL || b->resume->committing || now - b->settled_ns < SETTLE_NS) {
+    if (!ash_job_file_is_due(&b->state, b->job.loop) || b->state.resume->committing) {
         return;
     }
-    b->settled_ns = now;
     ash_before_write_ref(b->before_write);
     if (ash_co_spawn(&b->job.loop->sched, settle, b->before_write) < 0) {
         settle(b->before_write);
@@ -174,16 +167,8 @@ ASH_CO_FN static int open_state(struct backup *b, struct ash_error *error)
     if (b->fleecing != NULL) {
         return ash_error_set(error, -ENOTSUP, "A backup with a fleecing image cannot be resumed");
     }
-    int ret = ash_resume_open(b->job.loop, b->state_name, ASH_RESUME_BACKUP, cluster,
-                              b->source->size_bytes, &b->resume, error);
-    if (ret == 0 && b->resume->part_bytes != cluster) {
-        ret =
-            ash_error_set(error, -EINVAL,
-                          "'%s' is of a job that copied %" PRIu64 " bytes at a time, not %" PRIu64,
-                          b->state_name, b->resume->part_bytes, cluster);
-    }
-    return ret < 0 ? ret
-                   : ash_resume_images(b->resume, b->source, b->target, b->state_unmarked, error);
+    return ash_job_file_open(&b->state, b->job.loop, ASH_RESUME_BACKUP, cluster, true, b->source,
+                             b->target, error);
 }
 
 /* The users are paused, and what the snapshot keeps is known. From here on the job can be resumed.
@@ -192,40 +177,26 @@ ASH_CO_FN static int begin_state(struct backup *b, struct ash_error *error)
 {
     const struct ash_hbitmap *uncopied = &b->before_write->uncopied;
     uint64_t cluster = b->before_write->copier->cluster_bytes;
-    if (b->resume == NULL) {
+    if (b->state.resume == NULL) {
         return 0;
     }
-    if (!b->resume->resumed) {
+    if (!b->state.resume->resumed) {
         /* What the moment is must outlive a power cut. */
         int ret = ash_copier_flush_source(b->before_write->copier);
         if (ret < 0) {
             return ash_error_errno(error, ret, "Flushing '%s' failed", b->source->filename);
         }
     }
-    ash_resume_ref(b->resume);
-    ash_before_write_record(b->before_write, b->resume);
-    if (b->resume->resumed) {
+    ash_resume_ref(b->state.resume);
+    ash_before_write_record(b->before_write, b->state.resume);
+    if (b->state.resume->resumed) {
         return 0;
     }
     for (uint64_t i = 0;
          (i = ash_hbitmap_next_set(uncopied, i, uncopied->bits)) != ASH_HBITMAP_NONE; i++) {
-        ash_resume_put(b->resume, i * cluster, cluster, true);
+        ash_resume_put(b->state.resume, i * cluster, cluster, true);
     }
-    return ash_resume_begin(b->resume, error);
-}
-
-ASH_CO_FN static void let_state_go(struct backup *b)
-{
-    if (b->resume != NULL) {
-        ash_resume_release(b->resume);
-        ash_resume_unref(b->resume);
-        b->resume = NULL;
-    }
-}
-
-static bool is_resumed(const struct backup *b)
-{
-    return b->resume != NULL && b->resume->resumed;
+    return ash_resume_begin(b->state.resume, error);
 }
 
 /* --- the sweep --- */
@@ -391,10 +362,10 @@ ASH_CO_FN static void backup_clean(struct ash_job *job)
         int ret = ash_pause_begin(&pause, job->loop, &b->source, 1, UINT64_MAX);
         ash_assert(ret == 0); /* without a deadline it does not expire */
         remove_filter(b);
-        let_state_go(b); /* before anybody writes without the filter */
+        ash_job_file_let_go(&b->state); /* before anybody writes without the filter */
         ash_pause_end(&pause);
     }
-    let_state_go(b);
+    ash_job_file_let_go(&b->state);
     ash_hbitmap_destroy(&b->own_todo);
     struct ash_node *nodes[] = {b->filter, b->fleecing, b->target, b->source};
     for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++) {
@@ -594,20 +565,20 @@ ASH_CO_FN static int backup_start(struct ash_job *job, struct ash_error *error)
     }
     ash_node_ref(b->source);
     job->moment = b->source;
-    ret = b->state_name == NULL ? check_bitmap(b, error) : 0;
+    ret = b->state.name == NULL ? check_bitmap(b, error) : 0;
     ret = ret < 0 ? ret : open_images(b, error);
     ret = ret < 0 ? ret : open_filter(b, error);
     if (ret == 0) {
         make_sweep(b);
         ret = b->fleecing != NULL ? open_snapshot(b, error) : 0;
     }
-    if (ret == 0 && b->state_name != NULL) {
+    if (ret == 0 && b->state.name != NULL) {
         ret = open_state(b, error);
-        if (ret == 0 && !b->resume->resumed) {
+        if (ret == 0 && !ash_job_file_is_resumed(&b->state)) {
             ret = check_bitmap(b, error);
         }
     }
-    if (ret == 0 && b->sync == SYNC_TOP && !is_resumed(b)) {
+    if (ret == 0 && b->sync == SYNC_TOP && !ash_job_file_is_resumed(&b->state)) {
         ret = look_at_top(b, error);
     }
     if (ret < 0) {
@@ -647,10 +618,11 @@ static void note_todo(struct backup *b)
 /* What the snapshot keeps. */
 static void keep(struct backup *b)
 {
-    if (is_resumed(b)) {
-        uint64_t cluster = b->resume->part_bytes;
+    if (ash_job_file_is_resumed(&b->state)) {
+        uint64_t cluster = b->state.resume->part_bytes;
         for (uint64_t i = 0;
-             (i = ash_hbitmap_next_set(&b->resume->now, i, UINT64_MAX)) != ASH_HBITMAP_NONE; i++) {
+             (i = ash_hbitmap_next_set(&b->state.resume->now, i, UINT64_MAX)) != ASH_HBITMAP_NONE;
+             i++) {
             ash_before_write_keep(b->before_write, i * cluster, cluster);
         }
     } else if (b->sync == SYNC_TOP) {
@@ -660,7 +632,7 @@ static void keep(struct backup *b)
     } else {
         ash_before_write_keep(b->before_write, 0, b->before_write->size_bytes);
     }
-    if (!is_resumed(b) && b->hides_from < b->before_write->size_bytes) {
+    if (!ash_job_file_is_resumed(&b->state) && b->hides_from < b->before_write->size_bytes) {
         ash_before_write_keep(b->before_write, b->hides_from,
                               b->before_write->size_bytes - b->hides_from);
     }
@@ -680,8 +652,9 @@ ASH_CO_FN static int backup_begin(struct ash_job *job, struct ash_error *error)
         return ash_error_set(error, -EAGAIN, "'%s' has changed its length meanwhile",
                              b->source->filename);
     }
-    int ret = is_resumed(b) ? ash_before_write_restart_at(b->before_write, b->resume->size_bytes)
-                            : ash_before_write_restart(b->before_write);
+    int ret = ash_job_file_is_resumed(&b->state)
+                  ? ash_before_write_restart_at(b->before_write, b->state.resume->size_bytes)
+                  : ash_before_write_restart(b->before_write);
     if (ret == 0 && b->bitmap != NULL) {
         ret = ash_bitmap_freeze(b->bitmap);
     }
@@ -765,8 +738,8 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
     if (ret == 0) {
         ret = ash_sweep_step(sweep, flush_target);
     }
-    if (ret == 0 && b->resume != NULL) {
-        ret = ash_resume_commit(b->resume);
+    if (ret == 0 && b->state.resume != NULL) {
+        ret = ash_resume_commit(b->state.resume);
     }
     if (ret < 0 && ret != -ECANCELED) {
         ash_error_errno(error, ret, "Backing up '%s' to '%s' failed", b->source->filename,
@@ -781,8 +754,7 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
 ASH_CO_FN static int backup_prepare(struct ash_job *job, struct ash_error *error)
 {
     struct backup *b = backup_of(job);
-    int ret = b->resume != NULL ? ash_resume_done(b->resume) : 0;
-    return ret < 0 ? ash_error_errno(error, ret, "Writing '%s' failed", b->state_name) : 0;
+    return ash_job_file_end(&b->state, error);
 }
 
 ASH_CO_FN static void backup_commit(struct ash_job *job)

@@ -53,9 +53,9 @@ static const struct ash_option mirror_options[] = {
                       .help = "name of the filter"),
     ASH_OPTION_STRING("bitmap", struct ash_mirror, bitmap_name,
                       .help = "for sync=incremental: what to copy"),
-    ASH_OPTION_STRING("state-file", struct ash_mirror, state_name,
+    ASH_OPTION_STRING("state-file", struct ash_mirror, state.name,
                       .help = "file that makes the job resumable; if it is one, resumes it"),
-    ASH_OPTION_BOOL("state-unmarked", struct ash_mirror, state_unmarked,
+    ASH_OPTION_BOOL("state-unmarked", struct ash_mirror, state.unmarked,
                     .help = "vouches that images which cannot be marked are not changed between"),
     ASH_OPTION_ENUM("sync", struct ash_mirror, sync, sync_names,
                     .help = "what to copy: full, top, none, incremental"),
@@ -86,7 +86,6 @@ static struct ash_mirror *mirror_of(struct ash_job *job)
 /* --- the state file --- */
 
 #define STATE_PART_BYTES (1 * MiB)
-#define TIDY_NS UINT64_C(1000000000)
 
 /* What was copied is made stable and noted in the state file, beside the job: it may be waited for
  * in vain. */
@@ -126,16 +125,12 @@ static bool is_copied(void *opaque, uint64_t offset, uint64_t bytes)
 
 ASH_CO_FN static void tidy_now_and_then(struct ash_mirror *m)
 {
-    uint64_t now = ash_loop_now(m->job.loop);
-    if (m->resume == NULL || m->tidying != NULL || now - m->tidied_ns < TIDY_NS) {
-        return;
-    }
-    m->tidied_ns = now;
-    if (!ash_resume_tidy_begin(m->resume, is_copied, m)) {
+    if (m->tidying != NULL || !ash_job_file_is_due(&m->state, m->job.loop) ||
+        !ash_resume_tidy_begin(m->state.resume, is_copied, m)) {
         return;
     }
     struct ash_mirror_tidying *tidying = g_new0(struct ash_mirror_tidying, 1);
-    *tidying = (struct ash_mirror_tidying){m, m->resume, m->sweep->copier};
+    *tidying = (struct ash_mirror_tidying){m, m->state.resume, m->sweep->copier};
     ash_copier_ref(tidying->copier);
     ash_resume_ref(tidying->resume);
     m->tidying = tidying;
@@ -147,16 +142,14 @@ ASH_CO_FN static void tidy_now_and_then(struct ash_mirror *m)
 ASH_CO_FN static int open_state(struct ash_mirror *m, struct ash_error *error)
 {
     uint64_t part = ASH_MAX(STATE_PART_BYTES, m->granularity_bytes);
-    int ret = ash_resume_open(m->job.loop, m->state_name, ASH_RESUME_MIRROR, part,
-                              m->source->size_bytes, &m->resume, error);
-    return ret < 0 ? ret
-                   : ash_resume_images(m->resume, m->source, m->target, m->state_unmarked, error);
+    return ash_job_file_open(&m->state, m->job.loop, ASH_RESUME_MIRROR, part, false, m->source,
+                             m->target, error);
 }
 
 /* The parts that the file has bits of, and what the source has grown by. */
 static void mark_resumed(struct ash_mirror *m)
 {
-    const struct ash_resume_file *file = m->resume;
+    const struct ash_resume_file *file = m->state.resume;
     uint64_t size = m->source->size_bytes;
     for (uint64_t i = 0;
          (i = ash_hbitmap_next_set(&file->now, i, file->now.bits)) != ASH_HBITMAP_NONE; i++) {
@@ -175,13 +168,13 @@ ASH_CO_FN static int begin_state(struct ash_mirror *m, struct ash_error *error)
 {
     uint64_t at = 0;
     uint64_t bytes = 0;
-    if (m->resume == NULL || m->resume->resumed) {
+    if (m->state.resume == NULL || m->state.resume->resumed) {
         return 0;
     }
     while (ash_bitmap_next_dirty(m->dirty, at + bytes, UINT64_MAX, UINT64_MAX, &at, &bytes)) {
-        ash_resume_put(m->resume, at, bytes, true);
+        ash_resume_put(m->state.resume, at, bytes, true);
     }
-    return ash_resume_begin(m->resume, error);
+    return ash_resume_begin(m->state.resume, error);
 }
 
 ASH_CO_FN static void let_state_go(struct ash_mirror *m)
@@ -190,11 +183,7 @@ ASH_CO_FN static void let_state_go(struct ash_mirror *m)
         m->tidying->mirror = NULL;
         m->tidying = NULL;
     }
-    if (m->resume != NULL) {
-        ash_resume_release(m->resume);
-        ash_resume_unref(m->resume);
-        m->resume = NULL;
-    }
+    ash_job_file_let_go(&m->state);
 }
 
 /* --- the sweep --- */
@@ -330,7 +319,7 @@ ASH_CO_FN static int insert_filter(struct ash_mirror *m, struct ash_error *error
     ret = ash_graft_insert(m->filter, error);
     if (ret == 0) {
         ash_bitmap_enable(m->dirty); /* from here on every change is marked */
-        ash_mirror_top_of(m->filter)->resume = m->resume;
+        ash_mirror_top_of(m->filter)->resume = m->state.resume;
     }
     ash_pause_end(&pause);
     return ret;
@@ -459,7 +448,7 @@ ASH_CO_FN static int mirror_start(struct ash_job *job, struct ash_error *error)
     if (ret == 0 && m->target == m->source) {
         ret = ash_error_set(error, -EINVAL, "'%s' cannot be mirrored to itself", m->device);
     }
-    if (ret == 0 && m->state_name != NULL) {
+    if (ret == 0 && m->state.name != NULL) {
         ret = open_state(m, error);
     }
     if (ret == 0) {
@@ -522,7 +511,7 @@ ASH_CO_FN static int mark_above(struct ash_mirror *m, const struct ash_node *bas
 ASH_CO_FN static int mark(struct ash_mirror *m, struct ash_error *error)
 {
     uint64_t size = m->source->size_bytes;
-    if (m->resume != NULL && m->resume->resumed) {
+    if (ash_job_file_is_resumed(&m->state)) {
         mark_resumed(m);
         return 0;
     }
@@ -683,20 +672,14 @@ int ash_mirror_run(struct ash_job *job, struct ash_error *error)
 
 /* --- the end --- */
 
-/* Who would start it again must not copy over what guests write next. It is the last step but for
- * leading the users over: a job that is refused before can be resumed. */
-ASH_CO_FN static int end_state(struct ash_mirror *m, struct ash_error *error)
-{
-    int ret = m->resume != NULL ? ash_resume_done(m->resume) : 0;
-    return ret < 0 ? ash_error_errno(error, ret, "Writing '%s' failed", m->resume->name) : 0;
-}
-
-/* Leads the users of what is replaced to the target. */
+/* Leads the users of what is replaced to the target. Who would start it again must not copy over
+ * what guests write next: so the state file says that it has ended, as the last step before that. A
+ * job that is refused earlier can be resumed. */
 int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
 {
     struct ash_mirror *m = mirror_of(job);
     if (m->goal != ASH_MIRROR_GOAL_PIVOT) {
-        return end_state(m, error);
+        return ash_job_file_end(&m->state, error);
     }
     struct ash_node *replaced = m->filter;
     if (m->replaces != NULL) {
@@ -710,7 +693,7 @@ int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
         return ret;
     }
     ash_copier_yield_target(m->sweep->copier);
-    ret = end_state(m, error);
+    ret = ash_job_file_end(&m->state, error);
     return ret < 0 ? ret : ash_graft_lead(replaced, m->target, error);
 }
 

@@ -23,6 +23,7 @@
 #include "job/converge.h"
 #include "job/chain.h"
 #include "job/job.h"
+#include "job/state.h"
 
 enum ash_mirror_sync {
     ASH_MIRROR_FULL,
@@ -44,8 +45,7 @@ struct ash_mirror {
     char *replaces;
     char *filter_name;
     char *bitmap_name;
-    char *state_name;
-    bool state_unmarked;
+    struct ash_job_file state;
     int sync;      /* enum ash_mirror_sync */
     int copy_mode; /* enum ash_mirror_copy_mode */
     uint64_t granularity_bytes;
@@ -62,9 +62,7 @@ struct ash_mirror {
     struct ash_node *filter;
     struct ash_bitmap *dirty;
     struct ash_mirror_sweep *sweep;
-    struct ash_resume_file *resume; /* NULL: it cannot be resumed */
     struct ash_mirror_tidying *tidying;
-    uint64_t tidied_ns;
     struct ash_converge throttle; /* while `converge` is on */
     struct ash_pause pause;
     struct ash_chain_hold hold; /* of who commits; the sweep's once there is one */

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The state file of a job; see the header. */
+#include "job/state.h"
+#include <errno.h>
+#include <inttypes.h>
+
+#define LOOK_NS UINT64_C(1000000000)
+
+int ash_job_file_open(struct ash_job_file *file, struct ash_loop *loop, enum ash_resume_kind kind,
+                      uint64_t part_bytes, bool exact, struct ash_node *source,
+                      struct ash_node *target, struct ash_error *error)
+{
+    int ret = ash_resume_open(loop, file->name, kind, part_bytes, source->size_bytes, &file->resume,
+                              error);
+    if (ret == 0 && exact && file->resume->part_bytes != part_bytes) {
+        ret =
+            ash_error_set(error, -EINVAL,
+                          "'%s' is of a job that copied %" PRIu64 " bytes at a time, not %" PRIu64,
+                          file->name, file->resume->part_bytes, part_bytes);
+    }
+    return ret < 0 ? ret : ash_resume_images(file->resume, source, target, file->unmarked, error);
+}
+
+bool ash_job_file_is_resumed(const struct ash_job_file *file)
+{
+    return file->resume != NULL && file->resume->resumed;
+}
+
+bool ash_job_file_is_due(struct ash_job_file *file, struct ash_loop *loop)
+{
+    if (file->resume == NULL) {
+        return false;
+    }
+    uint64_t now_ns = ash_loop_now(loop);
+    bool due = now_ns - file->looked_ns >= LOOK_NS;
+    file->looked_ns = due ? now_ns : file->looked_ns;
+    return due;
+}
+
+int ash_job_file_end(struct ash_job_file *file, struct ash_error *error)
+{
+    int ret = file->resume != NULL ? ash_resume_done(file->resume) : 0;
+    return ret < 0 ? ash_error_errno(error, ret, "Writing '%s' failed", file->name) : 0;
+}
+
+void ash_job_file_let_go(struct ash_job_file *file)
+{
+    if (file->resume != NULL) {
+        ash_resume_release(file->resume);
+        ash_resume_unref(file->resume);
+        file->resume = NULL;
+    }
+}

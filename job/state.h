@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The state file of a job, as a mirror and a backup have one: opened together with the job's images, looked
+ * after now and then, said to have ended, let go. What is in it is block/copy/resume_file.h. */
+#ifndef ASH_JOB_STATE_H
+#define ASH_JOB_STATE_H
+
+#include "block/copy/resume_file.h"
+#include "job/job.h"
+
+struct ash_job_file {
+    char *name; /* options of the job: NULL: none */
+    bool unmarked;
+    struct ash_resume_file *resume; /* a reference; NULL: the job cannot be resumed */
+    uint64_t looked_ns;
+};
+
+/* Opens the file, and marks the images or looks at their marks. A job that is resumed must have parts of
+ * the same length if `exact`: -EINVAL. After a failure ash_job_file_let_go() has to be called too. */
+ASH_CO_FN int ash_job_file_open(struct ash_job_file *file, struct ash_loop *loop,
+                                enum ash_resume_kind kind, uint64_t part_bytes, bool exact,
+                                struct ash_node *source, struct ash_node *target,
+                                struct ash_error *error);
+
+/* Whether the job goes on from what the file says. */
+bool ash_job_file_is_resumed(const struct ash_job_file *file);
+
+/* Whether it is time to note what was copied: at most once a second, and never without a file. */
+bool ash_job_file_is_due(struct ash_job_file *file, struct ash_loop *loop);
+
+/* The job has ended well, if the file can be made to say so. */
+ASH_CO_FN int ash_job_file_end(struct ash_job_file *file, struct ash_error *error);
+
+/* Lets the images and the file go; harmless without one. */
+ASH_CO_FN void ash_job_file_let_go(struct ash_job_file *file);
+
+#endif
