@@ -4,6 +4,7 @@
 import atexit
 import os
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -28,6 +29,22 @@ def run(program, argv, where, given=b''):
     except programs.Late:
         return f'none after {SECONDS_MAX} s', '', ''
     return result.code, result.out, result.err
+
+
+CRASHES = {-signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, -signal.SIGSEGV, -signal.SIGKILL}
+
+
+def cases(all_cases, words):
+    """Those that contain all words. Sanitized programs start slowly: there each third must do."""
+    chosen = [case for case in all_cases if all(word in case for word in words)]
+    return chosen if words or not programs.SANITIZED else chosen[::3]
+
+
+def findings(result):
+    """Of a sanitized program, in what run() returned."""
+    status, _, err = result
+    bad = not isinstance(status, int) or status in CRASHES or 'Sanitizer' in err or 'runtime error' in err
+    return [f'exit status {status}: {err}'] if bad else []
 
 
 def missing_tools():

@@ -5,6 +5,9 @@ stderr, and what the images hold afterwards.
 
     io_alike.py ASHLAR-IO [WORD...]    only the cases whose line contains all words
 
+What a sanitized program says is what the other build's test compares; there it only has to end without a
+finding.
+
 A case is a line as one would type it, without the program's name. Words before it, separated by "|":
 
     loose    stderr is not compared word by word: both say something or both say nothing
@@ -24,6 +27,7 @@ import tempfile
 
 import fixture
 import io_cases
+import programs
 
 SKIP = 77
 RATE = re.compile(r'(, \d+ ops; )\S+( sec)? \(\S+ \S+/sec and \S+ ops/sec\)')
@@ -97,9 +101,18 @@ def same_image(name, places):
     return [] if name == 'big.raw' or filecmp.cmp(*paths, shallow=False) else [f'{name}: contents differ']
 
 
+def given_to(marks):
+    return b''.join(mark[1:].replace('\\n', '\n').encode() for mark in marks if mark.startswith('<'))
+
+
+def findings_of(program, case, places):
+    *marks, line = case.split('|')
+    return fixture.findings(run(program, line, given_to(marks), places[-1]))
+
+
 def faults_of(program, case, places):
     *marks, line = case.split('|')
-    given = b''.join(mark[1:].replace('\\n', '\n').encode() for mark in marks if mark.startswith('<'))
+    given = given_to(marks)
     theirs = run('qemu-io', line, given, places[0])
     ours = run(program, line, given, places[1])
     faults = []
@@ -120,10 +133,12 @@ def faults_of(program, case, places):
 def compare_all(program, chosen, where):
     pristine = os.path.join(where, 'pristine')
     make(pristine)
-    places = [fixture.Place(pristine, os.path.join(where, name)) for name in ('theirs', 'ours')]
+    names = ('ours',) if programs.SANITIZED else ('theirs', 'ours')
+    places = [fixture.Place(pristine, os.path.join(where, name)) for name in names]
+    look = findings_of if programs.SANITIZED else faults_of
     failed = 0
     for case in chosen:
-        faults = faults_of(program, case, [place.path for place in places])
+        faults = look(program, case, [place.path for place in places])
         for place in places:
             place.restore()
         if faults:
@@ -137,7 +152,7 @@ def main():
     if not have_peer():
         sys.exit(SKIP)
     program = os.path.abspath(sys.argv[1])
-    chosen = [case for case in io_cases.CASES if all(word in case for word in sys.argv[2:])]
+    chosen = fixture.cases(io_cases.CASES, sys.argv[2:])
     with tempfile.TemporaryDirectory(prefix='ashlar-cli-') as where:
         failed = compare_all(program, chosen, where)
     print(f'{len(chosen)} cases, {failed} not alike')

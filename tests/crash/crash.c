@@ -12,7 +12,7 @@
  * 2. A run ends in the normal way: requests fail, the disk is closed, the loop is freed. Then the
  *    image is looked at (verify.h), written on, cut in that again at times, repaired, and has to be
  *    clean.
- * 3. Of each 40 cut images one is shown to qemu-img. */
+ * 3. Of each 200 cut images one is shown to qemu-img. */
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -23,7 +23,7 @@
 #include <unistd.h>
 #include "tests/crash/verify.h"
 
-enum { SESSION_REQUESTS = 5, AFTERWARDS_REQUESTS = 3, PEER_EVERY = 40, SECONDS_MAX = 300 };
+enum { SESSION_REQUESTS = 5, AFTERWARDS_REQUESTS = 3, PEER_EVERY = 200, SECONDS_MAX = 300 };
 
 static const char *program;
 static char again[120]; /* the arguments that repeat what is running */
