@@ -360,8 +360,9 @@ CORE_TEST(a_discard_waits_for_the_copy_of_what_it_discards)
         assert_int_equal(ash_fault_break(target, "write_aio", "held"), 0);
     }
     core_spawn(core, discard_once, &discarder);
-    while (!ash_fault_is_suspended(target, "held")) {
-        ash_co_sleep(1000);
+    for (unsigned i = 0; !ash_fault_is_suspended(target, "held"); i++) {
+        assert_true(i < 100000);
+        ash_co_sleep(10000);
     }
     ash_co_sleep(1000000);
     assert_false(discarder.done);

@@ -385,23 +385,35 @@ QCOW2_TEST(a_job_reads_its_source_and_not_its_own_filter)
 
 /* --- the mailing lists' cases, and targets that never answer --- */
 
-/* A target that answers no write: the job ends, and the guest goes on. */
-QCOW2_TEST(force_ends_a_mirror_whose_target_never_answers)
+/* A target that answers none of these: the job ends, and the guest goes on. */
+ASH_CO_FN static void force_end(const char *more, const char *held, int op)
 {
     make_target(MIB);
     open_image("cluster_size=64k", MIB);
     assert_int_equal(write_bytes(0, MIB, 1), 0);
-    ash_sim_hold(rig.world, "target", ASH_AIO_WRITE, 0, INT64_MAX);
-    assert_int_equal(start_mirror(""), 0);
-    while (ash_sim_held(rig.world) == 0) {
+    ash_sim_hold(rig.world, held, op, 0, INT64_MAX);
+    assert_int_equal(start_mirror(more), 0);
+    for (unsigned i = 0; ash_sim_held(rig.world) == 0; i++) {
+        assert_true(i < 30000);
         ash_co_sleep(1 * MS);
     }
     assert_int_equal(end_job(ASH_JOB_FORCE_CANCEL), -ECANCELED);
     assert_int_equal(write_bytes(0, 65536, 2), 0);
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
-    assert_int_equal(ash_sim_held(rig.world), 1);
+    assert_true(ash_sim_held(rig.world) > 0);
     ash_sim_release_all(rig.world); /* the loop outlives what is on its way */
     ash_co_sleep(100 * MS);
+}
+
+QCOW2_TEST(force_ends_a_mirror_whose_target_never_answers)
+{
+    force_end("", "target", ASH_AIO_WRITE);
+}
+
+/* The kernel copies, and so has the source in its hands. */
+QCOW2_TEST(force_ends_a_mirror_whose_target_never_answers_the_kernel)
+{
+    force_end(", \"use-copy-range\": true", "image", ASH_AIO_COPY);
 }
 
 static bool guest_stops;
@@ -486,6 +498,7 @@ int main(void)
         RUN(what_failed_and_stopped_a_job_is_done_when_it_goes_on),
         RUN(a_job_reads_its_source_and_not_its_own_filter),
         RUN(force_ends_a_mirror_whose_target_never_answers),
+        RUN(force_ends_a_mirror_whose_target_never_answers_the_kernel),
         RUN(a_ready_mirror_is_cancelled_under_endless_writes),
         RUN(a_job_is_dismissed_in_its_own_event),
     };
