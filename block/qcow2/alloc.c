@@ -335,11 +335,13 @@ int ash_qcow2_alloc_open(struct ash_node *node, struct ash_error *error)
     struct qcow2_alloc *a = &s->alloc;
     uint64_t size = node->file->child->size_bytes;
     uint64_t end;
+    char label[300];
+    ash_node_label(node, label);
     memset(a, 0, sizeof(*a));
     ash_list_init(&a->pending);
     int ret = ash_qcow2_refcount_end(node, &end);
     if (ret < 0) {
-        return ash_error_errno(error, ret, "cannot read the refcounts");
+        return ash_error_errno(error, ret, "%s: cannot read the refcounts", label);
     }
     /* Should refcounts lie, allocation still begins behind all metadata. */
     for (uint64_t i = 0; i < s->metadata.slot_count; i++) {
@@ -349,13 +351,13 @@ int ash_qcow2_alloc_open(struct ash_node *node, struct ash_error *error)
         }
     }
     if (end > QCOW2_HOST_OFFSET_MAX >> s->cluster_bits) {
-        return ash_error_set(error, -EINVAL,
-                             "refcounts reach to cluster %" PRIu64 ", beyond what can be addressed",
-                             end);
+        return ash_error_set(
+            error, -EINVAL,
+            "%s: refcounts reach to cluster %" PRIu64 ", beyond what can be addressed", label, end);
     }
     a->bits = g_try_malloc0(QCOW2_WINDOW_CLUSTERS / 8);
     if (!a->bits) {
-        return ash_error_set(error, -ENOMEM, "no memory for the map of free clusters");
+        return ash_error_set(error, -ENOMEM, "%s: no memory for the map of free clusters", label);
     }
     a->end = end;
     a->elsewhere = true;

@@ -255,7 +255,10 @@ ASH_CO_FN static int clear_autoclear(struct ash_node *node, struct ash_error *er
     bool marked = ash_qcow2_marked(node) != NULL;
     node->mark_idle = marked && !node->mark_held;
     int ret = ash_qcow2_header_clear_autoclear(node, marked ? QCOW2_AUTOCLEAR_MARK : 0);
-    return ret < 0 ? ash_error_errno(error, ret, "cannot clear the autoclear features") : 0;
+    char label[300];
+    return ret < 0 ? ash_error_errno(error, ret, "%s: cannot clear the autoclear features",
+                                     ash_node_label(node, label))
+                   : 0;
 }
 
 int ash_qcow2_begin_writing(struct ash_node *node, struct ash_error *error)
