@@ -42,7 +42,7 @@ def target_of(command):
     _, program, _ = split(command)
     if program.startswith('cli/'):
         return 'tools/ashlar-img' if '/img' in program else 'tools/ashlar-io'
-    if program in ('crash', 'replay', 'sim'):
+    if program in ('crash', 'malformed', 'replay', 'sim'):
         return f'tests/{program}/{program}'
     return f'tests/unit/{program}'
 
