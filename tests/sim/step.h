@@ -140,6 +140,13 @@ bool sim_draw_job(struct sim_op *op);
 ASH_CO_FN int sim_run_job(struct sim_op *op);
 bool sim_may_job(const struct sim_op *op, int ret);
 
+/* offline.c */
+bool sim_legal_offline(const struct sim_op *op);
+bool sim_draw_rebase(struct sim_op *op);
+ASH_CO_FN int sim_run_rebase(struct sim_op *op);
+ASH_CO_FN int sim_run_image_commit(struct sim_op *op);
+bool sim_may_offline(const struct sim_op *op, int ret);
+
 /* snapshot.c */
 bool sim_legal_snapshot(const struct sim_op *op);
 ASH_CO_FN int sim_run_snapshot(struct sim_op *op);
