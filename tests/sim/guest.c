@@ -86,7 +86,8 @@ ASH_CO_FN static void one_step(struct sim_guest *guest)
 {
     struct sim_disk *disk = guest->disk;
     struct sim_op op = {.guest = guest, .disk = disk, .run = disk->run, .prng = &guest->prng};
-    op.step = choose(&op);
+    op.resumes = disk->resuming; /* others wait */
+    op.step = op.resumes ? sim_step_job : choose(&op);
     if (op.step->exclusive) {
         ash_co_rwlock_write(&disk->use);
     } else {
@@ -102,13 +103,18 @@ void sim_guest_run(void *opaque)
     ash_co_assert_inside();
     struct sim_guest *guest = opaque;
     struct sim_run *run = guest->disk->run;
+    while (guest->disk->resuming && guest->number > 0) {
+        ash_co_sleep(run->latency_ns_max);
+    }
     for (uint32_t i = 0; i < guest->steps && !ash_sim_power_is_cut(run->world); i++) {
         if (sim_wants(run, "step.%u.%u.%u.%u", run->life, guest->disk->number, guest->number, i)) {
             guest->prng = sim_draw(run, "step", (uint64_t)run->life << 32 | guest->disk->number,
                                    guest->number, i);
             one_step(guest);
         }
+        guest->disk->resuming &= guest->number > 0;
     }
+    guest->disk->resuming &= guest->number > 0;
     if (--run->guests == 0) {
         ash_co_wake(run->waiter);
     }

@@ -47,6 +47,10 @@ bool sim_legal_job(const struct sim_op *op)
 bool sim_draw_job(struct sim_op *op)
 {
     uint64_t sum = 0;
+    if (op->resumes) {
+        op->job = &sim_job_mirror;
+        return true;
+    }
     for (const struct sim_job *const *job = sim_jobs; *job; job++) {
         sum += (*job)->weight;
     }
@@ -237,6 +241,7 @@ ASH_CO_FN static struct ash_job *begin(struct sim_op *op, int *ret)
     *ret = op->overlay ? sim_image_fit(op, &op->target) : 0;
     *ret = *ret < 0 ? *ret : start(op, description, &job, &error);
     op->started = *ret == 0;
+    disk->resuming = false;
     if (op->moment_began) {
         sim_moment_end(op, false);
     }
@@ -301,7 +306,10 @@ bool sim_may_job(const struct sim_op *op, int ret)
     bool reopened = op->disk->reopening || op->disk->verbs_ever != op->verbs_ever;
     bool resized = op->disk->resizing || op->disk->resizes_ever != op->resizes_ever;
     bool odd = op->target.format == &sim_format_qcow2 && op->disk->layers[0].odd;
-    return (ret == -ECANCELED && op->cancelled) || (ret == -EINVAL && odd) ||
+    /* Somebody may have changed one of its images meanwhile; or it had ended, and the power was cut
+     * before that was told. */
+    bool late = op->resumes && !op->started && (ret == -ESTALE || ret == -EEXIST);
+    return late || (ret == -ECANCELED && op->cancelled) || (ret == -EINVAL && odd) ||
            (ret == -EBUSY && !op->started && has_lazy(op->disk)) || (ret == -EACCES && reopened) ||
            (ret == -ETIMEDOUT && op->timed) ||
            ((ret == -EAGAIN || ret == -ENOSPC) && resized && !op->started);

@@ -33,7 +33,7 @@ ASH_CO_FN static void open_disks(struct sim_run *run)
         uint32_t flags;
         choose_flags(disk, &flags);
         ash_co_rwlock_init(&disk->use);
-        disk->resizing = disk->reopening = false;
+        disk->resizing = disk->reopening = disk->resuming = false;
         disk->job = NULL;
         disk->filtered = true;
         int ret = sim_disk_open(disk, flags, &error);
@@ -65,6 +65,7 @@ static void choose_crew(struct sim_run *run, struct crew *crew)
             if (run->disks[i].disk && sim_wants(run, "guest.%u.%u.%u", run->life, i, n)) {
                 crew->guests[crew->count++] =
                     (struct sim_guest){.disk = &run->disks[i], .number = n, .steps = steps};
+                run->disks[i].resuming |= n == 0 && run->disks[i].state[0] != '\0';
             }
         }
     }

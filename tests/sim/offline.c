@@ -117,9 +117,9 @@ ASH_CO_FN static int commit(struct sim_op *op)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_node *top = sim_job_top(op);
     struct ash_job *job;
-    json_t *description =
-        json_pack("{s:s, s:s, s:s, s:s, s:b}", "type", "commit", "job-id", "image-commit", "device",
-                  top->name, "base-node", top->backing->child->name, "auto-dismiss", 0);
+    json_t *description = json_pack("{s:s, s:s, s:s, s:b}", "type", "commit", "device", top->name,
+                                    "base-node", top->backing->child->name, "auto-dismiss", 0);
+    json_object_set_new(description, "job-id", json_sprintf("image-commit-%u", op->disk->number));
     int ret = ash_co_job_start(op->run->loop, description, NULL, NULL, &job, &error);
     json_decref(description);
     if (ret < 0) {

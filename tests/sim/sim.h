@@ -105,6 +105,9 @@ struct sim_disk {
     bool reopening;
     uint32_t resizes_ever;
     const struct sim_job *job; /* that runs; NULL: none */
+    char state[16];            /* the file of one that can be resumed; "": there is none */
+    struct sim_layer resumed;  /* its target */
+    bool resuming;             /* it is to be resumed before guests use the disk */
     uint32_t jobs_ever;
     uint32_t snapshots_ever;
     bool hurried;          /* guests' requests may fail as they wait for no longer than a while */

@@ -18,7 +18,7 @@ static const struct sim_job snapshot_job = {.type = "snapshot", .moves = true};
 static bool may(const struct sim_disk *disk)
 {
     return disk->disk && (disk->flags & ASH_NODE_WRITE) != 0 && !disk->job && !disk->resizing &&
-           disk->layer_count < SIM_LAYERS_MAX && disk->model.bytes > 0 &&
+           !disk->resuming && disk->layer_count < SIM_LAYERS_MAX && disk->model.bytes > 0 &&
            disk->model.bytes % 512 == 0;
 }
 

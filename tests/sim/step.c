@@ -110,3 +110,13 @@ const struct sim_step sim_steps[] = {
     {.name = "sleep", .weight = 3, .draw = sim_draw_sleep, .run = sim_run_sleep},
     {.name = NULL},
 };
+
+static const struct sim_step job_step = {
+    .name = "job",
+    .weight = 4,
+    .legal = sim_legal_job,
+    .draw = sim_draw_job,
+    .run = sim_run_job,
+    .may_end = sim_may_job,
+};
+const struct sim_step *const sim_step_job = &job_step;

@@ -60,6 +60,8 @@ struct sim_op {
     bool overlay;     /* it does on what the disk's top image stands on */
     bool longer;      /* it may stay longer than the disk */
     bool incremental; /* it is a copy from before that is brought up to date */
+    bool resumes;     /* it goes on from a state file */
+    char state[16];   /* its file; "": none */
     uint64_t watch;   /* a bitmap that was there before it began; 0 */
     uint64_t bitmap;  /* one that it uses; 0 */
     json_t *action;   /* in the same transaction; NULL: none */
@@ -92,6 +94,7 @@ struct sim_step {
 };
 
 extern const struct sim_step sim_steps[];
+extern const struct sim_step *const sim_step_job; /* the one that starts a job */
 
 /* step_io.c */
 bool sim_legal_write(const struct sim_op *op);
