@@ -689,6 +689,9 @@ int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
         }
     }
     int ret = m->base != NULL ? cut_target(&m->sweep->sweep) : 0; /* into the job's error */
+    if (ret == 0 && m->base != NULL) { /* or a cut of the power would give it its length back */
+        ret = flush_target(&m->sweep->sweep);
+    }
     if (ret < 0) {
         return ret;
     }
