@@ -34,7 +34,9 @@ uint32_t sim_job_choose(struct sim_op *op, json_t *description, const char *memb
     return index;
 }
 
-enum { STOPS_MAX = 40 }; /* some errors never go away, as after a flush that failed */
+/* Some errors never go away, as after a flush that failed: a job stops at them again and again, or
+ * tries for ever if it is to ignore them. */
+enum { STOPS_MAX = 40, LOOKS_MAX = 20000 };
 
 /* --- choosing --- */
 
@@ -144,9 +146,10 @@ ASH_CO_FN static bool apply_verb(struct sim_op *op, struct ash_job *job)
 /* Looks after a job until it is over. */
 ASH_CO_FN static void mind(struct sim_op *op, struct ash_job *job, bool ending)
 {
-    for (uint32_t stops = 0; !is_over(job);) {
+    for (uint32_t stops = 0, looks = 0; !is_over(job); looks++) {
         ash_co_sleep(100000 + 4 * op->run->latency_ns_max);
-        if (ash_sim_power_is_cut(op->run->world) || stops == STOPS_MAX) {
+        bool endless = stops == STOPS_MAX || (op->run->faulty && looks >= LOOKS_MAX);
+        if (ash_sim_power_is_cut(op->run->world) || endless) {
             force(op, job);
         } else if (ash_job_state(job) == ASH_JOB_PAUSED || ash_job_state(job) == ASH_JOB_STANDBY) {
             control(op, job, ASH_JOB_RESUME, 0); /* an error stopped it */
