@@ -273,6 +273,12 @@ int ash_graft_freeze(struct ash_node *top, const struct ash_node *base, struct a
             return ash_error_set(error, -EBUSY, "'%s' is part of a chain that another job works on",
                                  node->filename);
         }
+        const struct ash_node *next = next_edge(node)->child;
+        if ((next->flags & ASH_NODE_JOBS) != 0) {
+            ash_graft_thaw(top, node); /* the filter goes when that job ends, whoever relies on it */
+            return ash_error_set(error, -EBUSY, "Filter '%s' of another job stands below '%s'",
+                                 next->name, node->filename);
+        }
         next_edge(node)->frozen = true;
     }
     return 0;

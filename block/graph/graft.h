@@ -56,7 +56,7 @@ ASH_CO_FN void ash_graft_detach(struct ash_edge *edge);
 struct ash_node *ash_graft_mapped(struct ash_node *node);
 
 /* Keeps plans from changing the backing edges from `top` down to `base` (NULL: the end): -EBUSY if
- * one of them is kept already. */
+ * one of them is kept already, or leads to a filter that a job will take out. */
 int ash_graft_freeze(struct ash_node *top, const struct ash_node *base, struct ash_error *error);
 void ash_graft_thaw(struct ash_node *top, const struct ash_node *base);
 

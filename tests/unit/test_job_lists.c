@@ -294,6 +294,29 @@ CORE_TEST(a_node_that_went_with_its_own_jobs_end_is_named_in_vain)
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
 }
 
+/* mirror of mid: its filter in the chain .............. ends, takes the filter out
+ * stream:                                  is refused, would rely on it            */
+CORE_TEST(a_chain_with_the_filter_of_another_job_in_it_is_not_relied_on)
+{
+    (void)opaque;
+    struct ash_job *refused;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_disk *disk = sleepy_disk(core);
+    struct ash_job *mirror =
+        job_start(core, json_pack("{s:s, s:s, s:s, s:s, s:s}", "type", "mirror", "device", "mid",
+                                  "filter-node-name", "above", "target", core_file(core, "t", 0),
+                                  "format", "raw"));
+    job_wait_for(mirror, ASH_JOB_READY);
+    json_t *description = json_pack("{s:s, s:s}", "type", "stream", "device", "top");
+    assert_int_equal(ash_co_job_start(core->loop, description, NULL, NULL, &refused, &error),
+                     -EBUSY);
+    assert_non_null(strstr(error.message, "Filter 'above' of another job"));
+    assert_int_equal(ash_co_job_control(mirror, ASH_JOB_CANCEL, 0, NULL), 0);
+    assert_int_equal(job_finish(core, mirror), 0);
+    assert_int_equal(job_finish(core, job_start(core, description)), 0);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+}
+
 /* --- a discard that races copy-before-write --- */
 
 #define OLD_BYTES (16 * CLUSTER)
@@ -417,6 +440,7 @@ int main(void)
         cmocka_unit_test(a_write_that_races_the_pivot_of_a_commit_is_in_base),
         cmocka_unit_test(a_drain_during_a_throttled_sleep_does_not_wait_for_the_sleep),
         cmocka_unit_test(a_node_that_went_with_its_own_jobs_end_is_named_in_vain),
+        cmocka_unit_test(a_chain_with_the_filter_of_another_job_in_it_is_not_relied_on),
         cmocka_unit_test(a_discard_waits_for_the_copy_of_what_it_discards),
         cmocka_unit_test(a_discard_that_races_a_backup_leaves_it_the_old_data),
     };
