@@ -20,13 +20,11 @@ say()
 # configure DIRECTORY COMPILER [OPTION...]: once. Ninja itself configures again when meson.build changes.
 configure()
 {
-    local dir=$1 compiler=$2 linker=bfd
+    local dir=$1 compiler=$2
     shift 2
     [ ! -f "$dir/build.ninja" ] || return 0
     mkdir -p "$dir"
-    # There are more than a hundred programs to link, each with all of the library: gold takes half as long.
-    ! command -v ld.gold >/dev/null || linker=gold
-    CC=$compiler CC_LD=$linker meson setup "$dir" "$@" >"$dir/build.log" 2>&1 </dev/null || {
+    CC=$compiler meson setup "$dir" "$@" >"$dir/build.log" 2>&1 </dev/null || {
         cat "$dir/build.log"
         echo "tests/run: cannot configure $dir"
         exit 1
