@@ -179,12 +179,56 @@ static void an_image_that_cannot_be_flushed_gets_no_overlay(void **state)
     core_down(&core);
 }
 
+/* The power is cut when the second of two images is flushed, and the first is led back without it.
+ */
+ASH_CO_FN static void cut_body(struct core *core, void *opaque)
+{
+    (void)opaque;
+    struct ash_disk *disk[2];
+    struct ash_disk *overlay[2];
+    struct ash_job *jobs[2];
+    json_t *all = json_array();
+    uint8_t sector[512] = {1};
+    for (unsigned i = 0; i < 2; i++) {
+        disk[i] = new_disk(core, images[i]);
+        overlay[i] = new_disk(core, overlays[i]);
+        json_array_append_new(all, json_pack("{s:s, s:s, s:s}", "type", "snapshot", "device",
+                                             images[i], "overlay", overlays[i]));
+        ash_node_ref(ash_disk_node(overlay[i]));
+    }
+    assert_int_equal(ash_disk_write(disk[1], 0, sector, sizeof(sector), 0), 0);
+    struct ash_node *nodes[2] = {ash_disk_node(overlay[0]), ash_disk_node(overlay[1])};
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(ash_co_disk_close(overlay[i], NULL), 0);
+    }
+    ash_sim_power_cut_at(core->world, 1, ASH_SIM_CUT_DROP);
+    assert_int_equal(start(core, all, jobs, NULL), -EIO);
+    assert_true(ash_sim_power_is_cut(core->world));
+    for (unsigned i = 0; i < 2; i++) {
+        (void)!ash_co_disk_close(disk[i], NULL);
+        ash_node_unref(nodes[i]);
+    }
+}
+
+static void snapshots_of_a_machine_without_power_are_given_up(void **state)
+{
+    struct core core;
+    (void)state;
+    if (core_is_real()) {
+        skip();
+    }
+    core_up(&core, core_first_seed());
+    core_run(&core, cut_body, NULL);
+    core_down(&core);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(snapshots_of_a_transaction_are_of_one_moment),
         cmocka_unit_test(an_overlay_that_is_in_use_is_refused),
         cmocka_unit_test(an_image_that_cannot_be_flushed_gets_no_overlay),
+        cmocka_unit_test(snapshots_of_a_machine_without_power_are_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
