@@ -232,16 +232,17 @@ static bool full(const struct ash_sweep *sweep, uint64_t bytes)
            (sweep->tasks > 0 && sweep->bytes + bytes > sweep->bytes_max);
 }
 
-/* Waits for room and starts; puts the range back when the sweep ends meanwhile. */
+/* Waits for room and starts; puts the range back when the sweep ends meanwhile. The job may have
+ * been cancelled while the range was looked for, and nobody need wake it any more: each wait is
+ * only for one that is not. */
 ASH_CO_FN static int hand_out(struct ash_sweep *sweep, struct range *range)
 {
     struct ash_job *job = sweep->job;
     int ret = 0;
-    while (full(sweep, range->bytes) && ret == 0 && sweep->ret == 0) {
+    while (full(sweep, range->bytes) && !job->cancelled && sweep->ret == 0) {
         ash_job_wait(job, UINT64_MAX);
-        ret = job->cancelled ? -ECANCELED : 0;
     }
-    while (ret == 0 && sweep->ret == 0) {
+    while (!job->cancelled && sweep->ret == 0) {
         uint64_t bytes = range->bytes;
         ret = start(sweep, range);
         if (ret == 0) {
@@ -251,10 +252,10 @@ ASH_CO_FN static int hand_out(struct ash_sweep *sweep, struct range *range)
             break; /* not one coroutine can be had */
         }
         ash_job_wait(job, UINT64_MAX);
-        ret = job->cancelled ? -ECANCELED : 0;
+        ret = 0;
     }
     g_free(range);
-    return ret;
+    return job->cancelled ? -ECANCELED : ret;
 }
 
 /* All that was handed out has ended, or is forsaken. */
@@ -303,7 +304,9 @@ int ash_sweep_run(struct ash_sweep *sweep)
                 break;
             }
         } else if (sweep->tasks > 0) {
-            ash_job_wait(sweep->job, UINT64_MAX);
+            if (!sweep->job->cancelled) {
+                ash_job_wait(sweep->job, UINT64_MAX);
+            }
         } else if (ash_list_empty(&sweep->again)) {
             break;
         }

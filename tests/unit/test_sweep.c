@@ -29,9 +29,12 @@ static struct {
     uint64_t bytes_max;
     uint64_t copied;
     uint64_t done;
+    uint64_t looks;
     unsigned released;
     bool held; /* ranges in work stay there */
 } seen;
+
+static uint64_t force_at; /* the job is ended by force in the look of this number; 0: in none */
 
 static const struct ash_option toy_options[] = {
     ASH_OPTION_UINT("ranges", struct toy, ranges),
@@ -45,6 +48,9 @@ ASH_CO_FN static int toy_next(struct ash_sweep *sweep, uint64_t *offset, uint64_
     struct toy_sweep *toy = ash_container_of(sweep, struct toy_sweep, sweep);
     *offset = 0;
     *bytes = toy->ranges_left > 0 ? toy->range_bytes : 0;
+    if (++seen.looks == force_at) {
+        sweep->job->cancelled = sweep->job->forced = true;
+    }
     toy->ranges_left -= toy->ranges_left > 0;
     return 0;
 }
@@ -239,6 +245,28 @@ CORE_TEST(ranges_that_were_forsaken_free_what_they_use_when_the_last_has_ended)
     assert_int_equal(seen.done, 0);
 }
 
+/* As when the job was ended while it looked, and had not been woken yet: nobody wakes it again. */
+ASH_CO_FN static void force_in_look(struct core *core, uint64_t ranges, uint64_t number)
+{
+    force_at = number;
+    struct ash_job *job = start(core, ranges, 64 * KIB, true);
+    seen.held = true;
+    settle();
+    force_at = 0;
+    assert_int_equal(seen.looks, number);
+    assert_int_equal(end(job), -ECANCELED);
+    seen.held = false;
+    settle();
+    assert_int_equal(seen.released, 1);
+}
+
+CORE_TEST(an_end_by_force_is_noticed_when_it_came_during_a_look)
+{
+    (void)opaque;
+    force_in_look(core, 100, 17); /* no room for what was found */
+    force_in_look(core, 3, 4);    /* nothing was found */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +274,7 @@ int main(void)
         cmocka_unit_test(a_job_counts_as_paused_when_nothing_is_in_work_any_more),
         cmocka_unit_test(an_end_by_force_waits_for_ranges_that_cannot_be_forsaken),
         cmocka_unit_test(ranges_that_were_forsaken_free_what_they_use_when_the_last_has_ended),
+        cmocka_unit_test(an_end_by_force_is_noticed_when_it_came_during_a_look),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
