@@ -193,9 +193,8 @@ ASH_CO_FN static int snapshot_begin(struct ash_job *job, struct ash_error *error
     return ret < 0 ? ret : ash_graft_put_overlay(s->node, s->overlay, error);
 }
 
-/* The image lets go of its locks while its users are led away, so it may be denied them afterwards:
- * by another process that was faster, or by a host that fails. Then the users stay on the overlay,
- * where they find all that they have. */
+/* Leading users back changes rights and locks, which a host that fails, as without power, refuses.
+ * Then they stay on the overlay, where they find all that they have. */
 ASH_CO_FN static void snapshot_unbegin(struct ash_job *job)
 {
     struct snapshot *s = snapshot_of(job);

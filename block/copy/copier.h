@@ -14,7 +14,7 @@
  *  5. A copier whose job is forced to end is forsaken: from then on copies still on their way,
  * which can only be waiting for the target, touch and hold up the source no more.
  *  6. A copier of a chain, whose source and target guests see as one, is abandoned instead: nothing new
- * is read or written by it, and nobody waits for what is on its way in either.
+ *     is read or written by it, and nobody waits for what is on its way in either.
  *  7. It lives while it has references: who gives a copy up drops its own, and the copy that is
  *     still on its way frees it. */
 #ifndef ASH_BLOCK_COPY_COPIER_H
@@ -27,8 +27,8 @@
 #define ASH_COPY_COMPRESS (1u << 0)      /* the target gets coded units; -ENOTSUP if it has none */
 #define ASH_COPY_DETECT_ZEROES (1u << 1) /* data that is zero is written as zeroes */
 #define ASH_COPY_UNMAP (1u << 2)         /* zeroes may give space back in the target */
-#define ASH_COPY_OFFLOAD (1u << 4)       /* data may be copied by the kernel; zeroes are not detected */
 #define ASH_COPY_TARGET_ZERO (1u << 3)   /* what was never written to the target reads as zeroes */
+#define ASH_COPY_OFFLOAD (1u << 4)       /* data may be copied by the kernel; zeroes are not detected */
 
 struct ash_copier_config {
     struct ash_node *source;

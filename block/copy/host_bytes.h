@@ -7,8 +7,8 @@
 #include "block/graph/node.h"
 #include "block/map/map.h"
 
-#define ASH_HOST_BYTES_LAYERS 3 /* formats on top of one another, such as qcow2 on raw on a file   \
-                                 */
+/* Formats on top of one another, such as qcow2 on raw on a file. */
+#define ASH_HOST_BYTES_LAYERS 3
 
 /* Valid, and holding its claims on the places that formats gave the bytes, until it is dropped. */
 struct ash_host_bytes {

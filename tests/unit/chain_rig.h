@@ -112,19 +112,11 @@ static inline json_t *chain_describe(struct core *core, const struct chain *chai
 ASH_CO_FN static inline struct ash_disk *chain_open(struct core *core, const struct chain *chain,
                                                     unsigned first, uint32_t flags)
 {
-    struct ash_disk *disk = NULL;
-    struct ash_error error = ASH_ERROR_INIT;
     json_t *description = chain_describe(core, chain, first);
     if (chain->copy_on_read && first == 0) {
         json_object_set_new(description, "copy-on-read", json_true());
     }
-    int ret = ash_co_disk_open(core->loop, description, flags, &disk, &error);
-    json_decref(description);
-    if (ret < 0) {
-        print_message("seed %lu: %s\n", (unsigned long)core->seed, error.message);
-    }
-    assert_int_equal(ret, 0);
-    return disk;
+    return core_open_disk(core, description, flags);
 }
 
 /* Writes `times` random ranges to a layer, alone, with numbers of its own. */

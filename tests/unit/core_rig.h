@@ -228,4 +228,19 @@ ASH_CO_FN static inline void core_let_go(struct core *core, struct ash_edge *edg
     }                                                                                              \
     ASH_CO_FN static void name##_body(struct core *core, void *opaque)
 
+/* Opens a disk, which must work. Takes the description. */
+ASH_CO_FN static inline struct ash_disk *core_open_disk(struct core *core, json_t *description,
+                                                  uint32_t flags)
+{
+    struct ash_disk *disk = NULL;
+    struct ash_error error = ASH_ERROR_INIT;
+    int ret = ash_co_disk_open(core->loop, description, flags, &disk, &error);
+    json_decref(description);
+    if (ret < 0) {
+        print_message("seed %lu: %s\n", (unsigned long)core->seed, error.message);
+    }
+    assert_int_equal(ret, 0);
+    return disk;
+}
+
 #endif

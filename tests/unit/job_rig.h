@@ -37,28 +37,13 @@ static inline json_t *job_describe_raw(struct core *core, const char *name, int6
                      core_file(core, name, bytes));
 }
 
-/* Takes the description. */
-ASH_CO_FN static inline struct ash_disk *job_open(struct core *core, json_t *description,
-                                                  uint32_t flags)
-{
-    struct ash_disk *disk = NULL;
-    struct ash_error error = ASH_ERROR_INIT;
-    int ret = ash_co_disk_open(core->loop, description, flags, &disk, &error);
-    json_decref(description);
-    if (ret < 0) {
-        print_message("seed %lu: %s\n", (unsigned long)core->seed, error.message);
-    }
-    assert_int_equal(ret, 0);
-    return disk;
-}
-
 /* A disk on one, to be written; its node has the name, too. */
 ASH_CO_FN static inline struct ash_disk *job_raw_disk(struct core *core, const char *name,
                                                       int64_t bytes)
 {
     json_t *description = job_describe_raw(core, name, bytes);
     json_object_set_new(description, "node-name", json_string(name));
-    return job_open(core, description, ASH_NODE_WRITE | ASH_NODE_DISCARD);
+    return core_open_disk(core, description, ASH_NODE_WRITE | ASH_NODE_DISCARD);
 }
 
 /* A node of the name on one, for a target, with these faults; to be unreferenced. */

@@ -110,16 +110,7 @@ ASH_CO_FN static struct ash_job *start_noting(struct core *core, struct chain *c
 ASH_CO_FN static struct ash_disk *open_target(struct core *core, struct chain *chain,
                                               const struct plan *plan)
 {
-    struct ash_disk *disk = NULL;
-    struct ash_error error = ASH_ERROR_INIT;
-    json_t *description = describe_target(core, chain, plan);
-    int ret = ash_co_disk_open(core->loop, description, ASH_NODE_CHECK, &disk, &error);
-    if (ret < 0) {
-        print_message("seed %lu: %s\n", (unsigned long)core->seed, error.message);
-    }
-    assert_int_equal(ret, 0);
-    json_decref(description);
-    return disk;
+    return core_open_disk(core, describe_target(core, chain, plan), ASH_NODE_CHECK);
 }
 
 ASH_CO_FN static void verify_target(struct core *core, struct chain *chain, const struct plan *plan,
@@ -286,7 +277,7 @@ static void run(void (*body)(struct core *core, void *opaque))
 
 ASH_CO_FN static uint64_t counted(struct core *core, const char *name)
 {
-    return job_counted(job_open(core, job_describe_raw(core, name, -1), 0));
+    return job_counted(core_open_disk(core, job_describe_raw(core, name, -1), 0));
 }
 
 ASH_CO_FN static void together_body(struct core *core, void *opaque)

@@ -24,7 +24,7 @@ ASH_CO_FN static void rig_up(struct core *core, struct rig *rig, json_t *options
     const uint32_t writable = ASH_NODE_WRITE | ASH_NODE_DISCARD;
     (void)core_file(core, "disk", DISK_BYTES);
     (void)core_file(core, "target", DISK_BYTES);
-    struct ash_disk *disk = job_open(core, job_describe_raw(core, "disk", -1), writable);
+    struct ash_disk *disk = core_open_disk(core, job_describe_raw(core, "disk", -1), writable);
     uint8_t *buffer = g_malloc(DISK_BYTES);
     guest_fill(1, 0, buffer, DISK_BYTES);
     assert_int_equal(ash_disk_write(disk, 0, buffer, DISK_BYTES, 0), 0);
@@ -37,8 +37,8 @@ ASH_CO_FN static void rig_up(struct core *core, struct rig *rig, json_t *options
     json_object_update_new(options, json_pack("{s:s, s:s, s:s, s:o}", "driver", "copy-before-write",
                                               "node-name", "cbw", "target", "t", "file",
                                               job_describe_raw(core, "disk", -1)));
-    rig->disk = job_open(core, options, writable);
-    rig->snapshot = job_open(
+    rig->disk = core_open_disk(core, options, writable);
+    rig->snapshot = core_open_disk(
         core, json_pack("{s:s, s:s}", "driver", "snapshot-access", "file", "cbw"), writable);
 }
 
@@ -291,7 +291,7 @@ ASH_CO_FN static void parts_body(struct core *core, void *opaque)
     (void)core_file(core, "other", DISK_BYTES);
     json_object_set_new(json_object_get(description, "file"), "filename",
                         json_string(core_file(core, "other", -1)));
-    struct ash_disk *other = job_open(core, description, ASH_NODE_WRITE);
+    struct ash_disk *other = core_open_disk(core, description, ASH_NODE_WRITE);
     assert_int_equal(ash_bitmap_new(ash_disk_node(other), "b", 512, &bitmap, NULL), 0);
     ash_bitmap_set(bitmap, CLUSTER, 512);
     ash_bitmap_set(bitmap, 3 * CLUSTER, CLUSTER);
@@ -387,10 +387,10 @@ ASH_CO_FN static void live_body(struct core *core, void *opaque)
     (void)core_file(core, "target", DISK_BYTES);
     json_t *description = job_describe_raw(core, "disk", -1);
     json_object_set_new(description, "node-name", json_string("d"));
-    live.disk = job_open(core, description, ASH_NODE_WRITE);
+    live.disk = core_open_disk(core, description, ASH_NODE_WRITE);
     description = job_describe_raw(core, "target", -1);
     json_object_set_new(description, "node-name", json_string("t"));
-    struct ash_disk *target = job_open(core, description, ASH_NODE_WRITE);
+    struct ash_disk *target = core_open_disk(core, description, ASH_NODE_WRITE);
     core_spawn(core, count_on, &live);
     ash_co_sleep(ash_prng_below(&core->prng, 100000));
     json_t *filter = json_pack("{s:s, s:s, s:s, s:s}", "driver", "copy-before-write", "node-name",
@@ -407,8 +407,8 @@ ASH_CO_FN static void live_body(struct core *core, void *opaque)
     assert_int_equal(ash_graft_insert_filter(core->loop, filter, &error), 0);
     uint64_t after = live.value;
     assert_string_equal(ash_disk_node(live.disk)->name, "cbw");
-    struct ash_disk *snapshot =
-        job_open(core, json_pack("{s:s, s:s}", "driver", "snapshot-access", "file", "cbw"), 0);
+    struct ash_disk *snapshot = core_open_disk(
+        core, json_pack("{s:s, s:s}", "driver", "snapshot-access", "file", "cbw"), 0);
     for (unsigned i = 0; i < 3; i++) {
         ash_co_sleep(20000);
         assert_int_equal(ash_disk_read(snapshot, 0, sector, sizeof(sector)), 0);
@@ -487,7 +487,7 @@ ASH_CO_FN static void bad_body(struct core *core, void *opaque)
     (void)core_file(core, "target", DISK_BYTES - 512);
     json_t *target = job_describe_raw(core, "target", -1);
     json_object_set_new(target, "node-name", json_string("nobody"));
-    struct ash_disk *target_disk = job_open(core, target, 0);
+    struct ash_disk *target_disk = core_open_disk(core, target, 0);
     assert_int_equal(ash_co_disk_open(core->loop, description, 0, &disk, &error), -ENOSPC);
     json_object_set_new(description, "min-cluster-size", json_integer(1000));
     assert_int_equal(ash_co_disk_open(core->loop, description, 0, &disk, &error), -EINVAL);

@@ -41,12 +41,12 @@ ASH_CO_FN static void rig_up(struct core *core, struct rig *rig, uint64_t target
     create(core, "base", BYTES);
     create(core, "disk", BYTES);
     create(core, "target", target_bytes);
-    struct ash_disk *base =
-        job_open(core, describe(core, "base", json_null()), ASH_NODE_WRITE | ASH_NODE_DISCARD);
+    struct ash_disk *base = core_open_disk(core, describe(core, "base", json_null()),
+                                           ASH_NODE_WRITE | ASH_NODE_DISCARD);
     fill(base, 0, BYTES, 1);
     assert_int_equal(ash_co_disk_close(base, NULL), 0);
-    rig->disk = job_open(core, describe(core, "disk", describe(core, "base", json_null())),
-                         ASH_NODE_WRITE | ASH_NODE_DISCARD);
+    rig->disk = core_open_disk(core, describe(core, "disk", describe(core, "base", json_null())),
+                               ASH_NODE_WRITE | ASH_NODE_DISCARD);
     fill(rig->disk, 0, CLUSTER, 2);
     fill(rig->disk, 4 * CLUSTER, CLUSTER, 2);
     json_t *description = describe(core, "target", json_string("base"));
@@ -62,7 +62,7 @@ ASH_CO_FN static void rig_down(struct core *core, struct rig *rig, bool equal)
     assert_int_equal(ash_co_disk_close(rig->disk, NULL), 0);
     assert_int_equal(ash_node_unref(rig->target), 0);
     struct ash_disk *target =
-        job_open(core, describe(core, "target", describe(core, "base", json_null())), 0);
+        core_open_disk(core, describe(core, "target", describe(core, "base", json_null())), 0);
     for (unsigned i = 0; equal && i < BYTES / CLUSTER; i++) {
         static uint8_t data[CLUSTER];
         assert_int_equal(ash_disk_read(target, i * CLUSTER, data, CLUSTER), 0);

@@ -13,24 +13,10 @@
 #define WRITING (ASH_NODE_WRITE | ASH_NODE_DISCARD)
 #define LOG_FLUSH 1
 
-ASH_CO_FN static struct ash_disk *open_described(struct core *core, json_t *description,
-                                                 uint32_t flags)
-{
-    struct ash_disk *disk = NULL;
-    struct ash_error error = ASH_ERROR_INIT;
-    int ret = ash_co_disk_open(core->loop, description, flags, &disk, &error);
-    json_decref(description);
-    if (ret < 0) {
-        print_message("seed %lu: %s\n", (unsigned long)core->seed, error.message);
-    }
-    assert_int_equal(ret, 0);
-    return disk;
-}
-
 /* On the chain that its header names. */
 ASH_CO_FN static struct ash_disk *open_image(struct core *core, const char *name, uint32_t flags)
 {
-    return open_described(core,
+    return core_open_disk(core,
                           json_pack("{s:s, s:{s:s, s:s}}", "driver", "qcow2", "file", "driver",
                                     "file", "filename", core_file(core, name, -1)),
                           flags);
@@ -38,7 +24,7 @@ ASH_CO_FN static struct ash_disk *open_image(struct core *core, const char *name
 
 ASH_CO_FN static struct ash_disk *open_file(struct core *core, const char *name, uint32_t flags)
 {
-    return open_described(
+    return core_open_disk(
         core, json_pack("{s:s, s:s}", "driver", "file", "filename", core_file(core, name, -1)),
         flags);
 }
@@ -191,7 +177,7 @@ ASH_CO_FN static void body(struct core *core, void *opaque)
     uint8_t *all = read_all(open_image(core, "top", 0), &bytes);
     uint8_t *before = read_all(open_file(core, "top", 0), &before_bytes);
     core_file(core, "log", 0);
-    struct ash_disk *disk = open_described(
+    struct ash_disk *disk = core_open_disk(
         core,
         json_pack("{s:s, s:{s:s, s:{s:s, s:s}, s:{s:s, s:s}}}", "driver", "qcow2", "file", "driver",
                   "log-writes", "file", "driver", "file", "filename", core_file(core, "top", -1),
@@ -273,7 +259,7 @@ CORE_TEST(a_format_that_cannot_be_emptied_says_so)
     struct ash_error error = ASH_ERROR_INIT;
     core_file(core, "raw", 4096);
     struct ash_disk *disk =
-        open_described(core,
+        core_open_disk(core,
                        json_pack("{s:s, s:{s:s, s:s}}", "driver", "raw", "file", "driver", "file",
                                  "filename", core_file(core, "raw", -1)),
                        WRITING);

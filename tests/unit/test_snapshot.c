@@ -20,7 +20,7 @@ ASH_CO_FN static struct ash_disk *open_image(struct core *core, const char *name
     if ((flags & ASH_NODE_WRITE) != 0) {
         json_object_set_new(description, "node-name", json_string(name));
     }
-    return job_open(core, description, flags);
+    return core_open_disk(core, description, flags);
 }
 
 ASH_CO_FN static struct ash_disk *new_disk(struct core *core, const char *name)
