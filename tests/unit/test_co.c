@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fenv.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include "tests/unit/dies.h"
@@ -222,6 +223,72 @@ static void idle_stacks_beyond_cached_max_are_freed(void **state)
     }
     run_all();
     assert_int_equal(sched.idle_count, 2);
+}
+
+static void stacks_of_a_scheduler_that_is_gone_serve_the_next(void **state)
+{
+    struct ash_co *first = NULL, *second = NULL;
+
+    (void)state;
+    spawn(look_at_self, &first);
+    run_all();
+    ash_co_sched_destroy(&sched);
+    ash_co_sched_init(&sched, NULL);
+    assert_int_equal(sched.idle_count, 0);
+    spawn(look_at_self, &second);
+    run_all();
+    assert_ptr_equal(first, second);
+}
+
+static void a_spare_stack_of_another_size_is_not_taken(void **state)
+{
+    struct ash_co_config config = {.stack_bytes = 1 * MiB};
+    struct ash_co *small = NULL, *large = NULL;
+
+    (void)state;
+    spawn(look_at_self, &small);
+    run_all();
+    ash_co_sched_destroy(&sched);
+    ash_co_sched_init(&sched, &config);
+    spawn(look_at_self, &large);
+    run_all();
+    assert_ptr_not_equal(small, large);
+    assert_true(large->stack_bytes >= 1 * MiB);
+}
+
+/* The far end of a stack, which nothing else is mapped over, can be written. */
+static void write_far_end(void *opaque)
+{
+    (void)opaque;
+    *(volatile char *)ash_co_self()->stack = 1;
+}
+
+static void *come_and_go(void *opaque)
+{
+    (void)opaque;
+    for (unsigned i = 0; i < 200; i++) {
+        struct ash_co_sched own;
+        ash_co_sched_init(&own, NULL);
+        for (unsigned j = 0; j < 3; j++) {
+            assert_int_equal(ash_co_spawn(&own, write_far_end, NULL), 0);
+        }
+        assert_int_equal(ash_co_sched_run(&own, 0), 3);
+        ash_co_sched_destroy(&own);
+    }
+    return NULL;
+}
+
+static void schedulers_of_several_threads_come_and_go(void **state)
+{
+    pthread_t threads[4];
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, come_and_go, NULL), 0);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
 }
 
 static void spawning_beyond_count_max_is_refused(void **state)
@@ -613,6 +680,9 @@ int main(void)
         TEST(self_is_set_inside_and_null_outside),
         TEST(a_stack_is_used_again),
         TEST(idle_stacks_beyond_cached_max_are_freed),
+        TEST(stacks_of_a_scheduler_that_is_gone_serve_the_next),
+        TEST(a_spare_stack_of_another_size_is_not_taken),
+        TEST(schedulers_of_several_threads_come_and_go),
         TEST(spawning_beyond_count_max_is_refused),
         TEST(a_stack_that_cannot_be_mapped_is_an_error),
         TEST(a_shuffled_scheduler_repeats_its_order_from_the_seed),

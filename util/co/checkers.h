@@ -46,7 +46,7 @@
 #define ASH_CO_UNCHECKED __attribute__((no_sanitize_address, no_sanitize_thread))
 #endif
 
-/* A stack was mapped; it is about to be unmapped. */
+/* A scheduler gets a stack; it gives it up. */
 static inline void check_stack_new(struct ash_co *co)
 {
 #if defined(ASH_HAVE_VALGRIND)
@@ -68,12 +68,10 @@ static inline void check_stack_free(struct ash_co *co)
     (void)co;
 }
 
-/* A coroutine begins on a stack that another has left; it has ended. */
+/* A coroutine begins on a stack that another has left; it has ended. It left nothing poisoned: all
+ * its frames but the first have returned, and the first is not instrumented. */
 static inline void check_begin(struct ash_co *co)
 {
-#if defined(ASH_CO_ASAN)
-    __asan_unpoison_memory_region(co->stack, co->stack_bytes);
-#endif
 #if defined(ASH_CO_TSAN)
     co->tsan_fiber = __tsan_create_fiber(0);
 #endif

@@ -6,6 +6,8 @@
  * unmapped ^                           | |  wake                     | yield
  *                          +-------- suspended <-------+
  *
+ * Unmapped, or kept for another scheduler (stack.c).
+ *
  * A scheduler owns its coroutines, the running ones and the cached stacks. Everything happens on
  * the scheduler's thread.
  *

@@ -57,7 +57,8 @@ struct ash_co_sched {
 
 void ash_co_sched_init(struct ash_co_sched *sched, const struct ash_co_config *config);
 
-/* All coroutines have ended (asserted). Frees the cached stacks. */
+/* All coroutines have ended (asserted). Gives the cached stacks up: to other schedulers, or to the
+ * kernel. */
 void ash_co_sched_destroy(struct ash_co_sched *sched);
 
 /* Makes a coroutine and queues it as ready. -EAGAIN: count_max reached; -ENOMEM: no stack. From

@@ -31,6 +31,7 @@ struct ash_co {
     struct ash_co_runner *runner; /* valid while running */
     struct ash_list link;
     struct ash_co_sched *sched;
+    struct ash_co *next_spare; /* of a stack without a scheduler: stack.c */
     ash_co_fn *fn;
     void *opaque;
     enum ash_co_state state;
@@ -47,7 +48,7 @@ struct ash_co {
  * memory. */
 struct ash_co *ash_co_stack_new(size_t stack_bytes, unsigned colour);
 
-/* Unmaps the stack, and the coroutine with it. */
+/* Gives the stack up, and the coroutine with it: it is unmapped, or kept for any scheduler. */
 void ash_co_stack_free(struct ash_co *co);
 
 #endif
