@@ -1,15 +1,30 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* These loops over bytes are most of what the tests of jobs compute, so each does one thing. */
 #include "tests/unit/guest_model.h"
 #include <glib.h>
+#include <string.h>
 #include "util/assert.h"
+#include "util/range.h"
+
+static void set_all(uint64_t *sets, uint64_t count, uint64_t set)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        sets[i] = set;
+    }
+}
+
+static void add_to_all(uint64_t *sets, uint64_t count, uint64_t set)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        sets[i] |= set;
+    }
+}
 
 void guest_model_init(struct guest_model *model, uint64_t bytes)
 {
     model->bytes = bytes;
     model->may = g_new(uint64_t, bytes);
-    for (uint64_t i = 0; i < bytes; i++) {
-        model->may[i] = 1;
-    }
+    set_all(model->may, bytes, 1);
     ash_list_init(&model->ops);
 }
 
@@ -21,22 +36,31 @@ void guest_model_free(struct guest_model *model)
 void guest_model_resize(struct guest_model *model, uint64_t bytes)
 {
     model->may = g_renew(uint64_t, model->may, bytes);
-    for (uint64_t i = model->bytes; i < bytes; i++) {
-        model->may[i] = 1;
+    if (bytes > model->bytes) {
+        set_all(model->may + model->bytes, bytes - model->bytes, 1);
     }
     model->bytes = bytes;
 }
 
 /* The place changes seldom, so that units can be coded well. */
+#define PLACE_BYTES 509
+
 uint8_t guest_byte(unsigned id, uint64_t offset)
 {
-    return id == 0 ? 0 : (uint8_t)(id << 2 | ((offset / 509) & 3));
+    return id == 0 ? 0 : (uint8_t)(id << 2 | ((offset / PLACE_BYTES) & 3));
+}
+
+/* How many of the bytes from offset on are in one place with the first. */
+static uint64_t in_one_place(uint64_t offset, uint64_t bytes)
+{
+    return ASH_MIN(bytes, PLACE_BYTES - offset % PLACE_BYTES);
 }
 
 void guest_fill(unsigned id, uint64_t offset, uint8_t *buffer, uint64_t bytes)
 {
-    for (uint64_t i = 0; i < bytes; i++) {
-        buffer[i] = guest_byte(id, offset + i);
+    for (uint64_t i = 0, run; i < bytes; i += run) {
+        run = in_one_place(offset + i, bytes - i);
+        memset(buffer + i, guest_byte(id, offset + i), run);
     }
 }
 
@@ -45,7 +69,7 @@ static void op_begin(struct guest_model *model, struct guest_op *op, bool reads,
 {
     ash_assert(offset + bytes <= model->bytes);
     *op = (struct guest_op){.reads = reads, .id = id, .offset = offset, .bytes = bytes};
-    op->beside = g_new0(uint64_t, bytes);
+    op->beside = reads ? g_new(uint64_t, bytes) : g_new0(uint64_t, bytes);
     op->busy = reads ? g_new0(bool, bytes) : NULL;
 }
 
@@ -61,19 +85,20 @@ static void meet(struct guest_op *a, struct guest_op *b)
 {
     uint64_t start = ASH_MAX(a->offset, b->offset);
     uint64_t end = ASH_MIN(a->offset + a->bytes, b->offset + b->bytes);
-    for (uint64_t at = start; at < end; at++) {
-        if (!b->reads) {
-            a->beside[at - a->offset] |= UINT64_C(1) << b->id;
-        }
-        if (!a->reads) {
-            b->beside[at - b->offset] |= UINT64_C(1) << a->id;
-        }
-        if (a->reads) {
-            a->busy[at - a->offset] = true;
-        }
-        if (b->reads) {
-            b->busy[at - b->offset] = true;
-        }
+    if (start >= end) {
+        return;
+    }
+    if (!b->reads) {
+        add_to_all(a->beside + (start - a->offset), end - start, UINT64_C(1) << b->id);
+    }
+    if (!a->reads) {
+        add_to_all(b->beside + (start - b->offset), end - start, UINT64_C(1) << a->id);
+    }
+    if (a->reads) {
+        memset(a->busy + (start - a->offset), true, end - start);
+    }
+    if (b->reads) {
+        memset(b->busy + (start - b->offset), true, end - start);
     }
 }
 
@@ -85,20 +110,20 @@ void guest_write_begin(struct guest_model *model, struct guest_op *op, unsigned 
         meet(op, other);
     }
     ash_list_push_back(&model->ops, &op->link);
-    for (uint64_t i = 0; i < bytes; i++) {
-        model->may[offset + i] |= UINT64_C(1) << id;
-    }
+    add_to_all(model->may + offset, bytes, UINT64_C(1) << id);
 }
 
 void guest_write_end(struct guest_model *model, struct guest_op *op, bool sure)
 {
-    for (uint64_t i = 0; i < op->bytes; i++) {
-        uint64_t *may = &model->may[op->offset + i];
-        if (sure) {
-            *may = 0;
+    uint64_t *may = model->may + op->offset;
+    if (sure) {
+        memcpy(may, op->beside, op->bytes * sizeof(*may));
+    } else {
+        for (uint64_t i = 0; i < op->bytes; i++) {
+            may[i] |= op->beside[i];
         }
-        *may |= UINT64_C(1) << op->id | op->beside[i];
     }
+    add_to_all(may, op->bytes, UINT64_C(1) << op->id);
     op_end(op);
 }
 
@@ -106,9 +131,7 @@ void guest_read_begin(struct guest_model *model, struct guest_op *op, uint64_t o
                       uint64_t bytes)
 {
     op_begin(model, op, true, 0, offset, bytes);
-    for (uint64_t i = 0; i < bytes; i++) {
-        op->beside[i] = model->may[offset + i];
-    }
+    memcpy(op->beside, model->may + offset, bytes * sizeof(*op->beside));
     ash_list_for_each (other, &model->ops, struct guest_op, link) {
         if (!other->reads) {
             meet(op, other);
@@ -117,16 +140,34 @@ void guest_read_begin(struct guest_model *model, struct guest_op *op, uint64_t o
     ash_list_push_back(&model->ops, &op->link);
 }
 
+/* The bytes [i, end) of a read, which are in one place; the index of the first wrong one, or end.
+ */
+static uint64_t take_in(struct guest_model *model, const struct guest_op *op, const uint8_t *buffer,
+                        uint64_t i, uint64_t end)
+{
+    uint64_t *may = model->may + op->offset;
+    unsigned place = guest_byte(GUEST_IDS - 1, op->offset + i) & 3;
+    for (; i < end; i++) {
+        unsigned id = buffer[i] >> 2;
+        unsigned expected = id == 0 ? 0 : id << 2 | place;
+        if (buffer[i] != expected || (op->beside[i] >> id & 1) == 0) {
+            return i;
+        }
+        if (!op->busy[i]) {
+            may[i] = UINT64_C(1) << id;
+        }
+    }
+    return end;
+}
+
 int64_t guest_read_end(struct guest_model *model, struct guest_op *op, const uint8_t *buffer)
 {
     int64_t wrong = -1;
-    for (uint64_t i = 0; buffer != NULL && i < op->bytes && wrong < 0; i++) {
-        uint64_t at = op->offset + i;
-        unsigned id = buffer[i] >> 2;
-        if (buffer[i] != guest_byte(id, at) || (op->beside[i] >> id & 1) == 0) {
-            wrong = (int64_t)at;
-        } else if (!op->busy[i]) {
-            model->may[at] = UINT64_C(1) << id;
+    for (uint64_t i = 0, run; buffer != NULL && i < op->bytes && wrong < 0; i += run) {
+        run = in_one_place(op->offset + i, op->bytes - i);
+        uint64_t taken = take_in(model, op, buffer, i, i + run);
+        if (taken != i + run) {
+            wrong = (int64_t)(op->offset + taken);
         }
     }
     op_end(op);
