@@ -237,24 +237,23 @@ int ash_qcow2_set_backing(struct ash_node *node, const char *file, const char *f
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     char label[300];
+    ash_node_label(node, label);
     if (!s->writing) {
-        return ash_error_set(error, -EACCES, "%s: it is not open for writing",
-                             ash_node_label(node, label));
+        return ash_error_set(error, -EACCES, "%s: it is not open for writing", label);
     }
     int dropped = ash_mark_drop(node);
     if (dropped < 0) {
-        return ash_error_errno(error, dropped, "%s: its mark cannot be taken away",
-                               ash_node_label(node, label));
+        return ash_error_errno(error, dropped, "%s: its mark cannot be taken away", label);
     }
     char *old_file = g_strdup(s->header.backing_file);
     char *old_format = g_strdup(s->header.backing_format);
     int ret;
     if (file && strlen(file) > QCOW2_BACKING_BYTES_MAX) {
-        ret = ash_error_set(error, -EINVAL, "backing file name is longer than %d bytes",
+        ret = ash_error_set(error, -EINVAL, "%s: backing file name is longer than %d bytes", label,
                             QCOW2_BACKING_BYTES_MAX);
     } else if (ash_qcow2_header_set_backing(&s->header, file, format) < 0) {
-        ret = ash_error_set(error, -EINVAL, "backing format name is longer than %d bytes",
-                            QCOW2_BACKING_FORMAT_BYTES_MAX);
+        ret = ash_error_set(error, -EINVAL, "%s: backing format name is longer than %d bytes",
+                            label, QCOW2_BACKING_FORMAT_BYTES_MAX);
     } else {
         ret = ash_qcow2_header_rewrite(node, error);
         if (ret < 0) {

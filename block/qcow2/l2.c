@@ -196,12 +196,14 @@ int ash_qcow2_l1_grow(struct ash_node *node, uint64_t entries, struct ash_error 
         return 0;
     }
     if (entries > QCOW2_L1_BYTES_MAX / 8) {
-        return ash_error_set(error, -EFBIG, "the L1 table would have more than %" PRIu64 " entries",
-                             (uint64_t)(QCOW2_L1_BYTES_MAX / 8));
+        return ash_error_set(error, -EFBIG,
+                             "'%s': the L1 table would have more than %" PRIu64 " entries",
+                             node->filename, (uint64_t)(QCOW2_L1_BYTES_MAX / 8));
     }
     ret = ash_qcow2_before_update(node);
     if (ret < 0) {
-        return ash_error_errno(error, ret, "cannot make the L1 table longer");
+        return ash_error_errno(error, ret, "The L1 table of '%s' cannot be made longer",
+                               node->filename);
     }
     ash_co_mutex_lock(&s->l2_lock);
     while (ret == 0 && s->l1.moved) {
@@ -227,5 +229,7 @@ int ash_qcow2_l1_grow(struct ash_node *node, uint64_t entries, struct ash_error 
     if (ret == 0) {
         ret = ash_qcow2_flush(node);
     }
-    return ret < 0 ? ash_error_errno(error, ret, "cannot make the L1 table longer") : 0;
+    return ret < 0 ? ash_error_errno(error, ret, "The L1 table of '%s' cannot be made longer",
+                                     node->filename)
+                   : 0;
 }

@@ -155,13 +155,13 @@ ASH_CO_FN static int run(struct rewrite *rewrite, struct ash_error *error)
     struct ash_qcow2_state *s = qcow2_state(rewrite->node);
     struct ash_qcow2_header old;
     char label[300];
+    ash_node_label(rewrite->node, label);
     int ret = ash_qcow2_read(rewrite->node, 0, rewrite->now.bytes, rewrite->cluster_bytes);
     if (ret < 0) {
-        return ash_error_errno(error, ret, "cannot read the header");
+        return ash_error_errno(error, ret, "%s: cannot read the header", label);
     }
     memcpy(rewrite->now.bytes, s->sector, sizeof(s->sector));
-    ret = ash_qcow2_header_parse(&old, rewrite->now.bytes, rewrite->cluster_bytes,
-                                 ash_node_label(rewrite->node, label), error);
+    ret = ash_qcow2_header_parse(&old, rewrite->now.bytes, rewrite->cluster_bytes, label, error);
     if (ret < 0) {
         return ret;
     }
@@ -174,15 +174,16 @@ ASH_CO_FN static int run(struct rewrite *rewrite, struct ash_error *error)
     s->header.fields = rewrite->now.fields;
     if (ret == -ENOSPC) {
         return ash_error_set(error, ret,
-                             "the header does not fit into a cluster of %" PRIu32 " bytes",
-                             rewrite->cluster_bytes);
+                             "%s: the header does not fit into a cluster of %" PRIu32 " bytes",
+                             label, rewrite->cluster_bytes);
     }
     if (ret == -ENOTSUP) {
         return ash_error_set(error, ret,
-                             "the header has no room in which to change it safely: its extensions "
-                             "do not fit into the first sector");
+                             "%s: the header has no room in which to change it safely: its "
+                             "extensions do not fit into the first sector",
+                             label);
     }
-    return ret < 0 ? ash_error_errno(error, ret, "cannot write the header") : 0;
+    return ret < 0 ? ash_error_errno(error, ret, "%s: cannot write the header", label) : 0;
 }
 
 int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *error)
@@ -198,7 +199,7 @@ int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *error)
         ret = run(&rewrite, error);
         ash_co_mutex_unlock(&s->header_lock);
     } else {
-        ash_error_set(error, ret, "no memory for the header");
+        ash_error_set(error, ret, "'%s': no memory for the header", node->filename);
     }
     for (size_t i = 0; i < ASH_ARRAY_SIZE(buffers); i++) {
         if (buffers[i] != NULL) {

@@ -15,12 +15,14 @@
 
 static char directory[64];
 static GString *opened; /* by the hook, a line each */
+static unsigned opened_to_write;
 static GString *told;
 
 static int open_file(void *opaque, const char *path, int flags, uint32_t mode)
 {
     (void)opaque;
     g_string_append_printf(opened, "%s\n", path);
+    opened_to_write += (flags & O_ACCMODE) != O_RDONLY;
     int fd = open(path, flags, mode);
     return fd < 0 ? -errno : fd;
 }
@@ -154,6 +156,23 @@ static void a_description_says_more_than_the_header(void **state)
     assert_string_equal(told->str, "");
 }
 
+/* What the description says of writing is for the disk, which is not opened here. */
+static void nothing_is_opened_for_writing(void **state)
+{
+    struct ash_error error = ASH_ERROR_INIT;
+    char *path =
+        g_strdup_printf("json:{\"driver\": \"qcow2\", \"read-only\": false, \"file\": {\"driver\": "
+                        "\"file\", \"read-only\": false, \"filename\": \"%s/top.qcow2\"}}",
+                        directory);
+    opened_to_write = 0;
+    int ret = ash_disk_files_sync(*state, path, NULL, visit, &told, &error);
+    assert_string_equal(error.message, "");
+    assert_int_equal(ret, 0);
+    assert_string_equal(told->str, "0 qcow2 top.qcow2\n1 qcow2 mid.qcow2\n2 raw base.raw\n");
+    assert_int_equal(opened_to_write, 0);
+    g_free(path);
+}
+
 static void what_cannot_be_read_ends_the_list(void **state)
 {
     struct ash_error error = ASH_ERROR_INIT;
@@ -194,6 +213,7 @@ int main(void)
         TEST(the_files_of_a_chain_are_told_from_the_top),
         TEST(what_is_told_is_what_opening_asks_for),
         TEST(a_description_says_more_than_the_header),
+        TEST(nothing_is_opened_for_writing),
         TEST(what_cannot_be_read_ends_the_list),
         TEST(a_call_from_any_thread_tells_later_and_once),
     };

@@ -324,6 +324,7 @@ LIFE_TEST(new_backing_strings_are_found_after_reopening)
     assert_int_equal(node->driver->set_backing(node, "a-long-name-of-a-base", "raw", &error), 0);
     char *long_name = g_strnfill(1024, 'x');
     assert_int_equal(node->driver->set_backing(node, long_name, "raw", &error), -EINVAL);
+    assert_non_null(strstr(error.message, "qcow2 image 'image'"));
     g_free(long_name);
     assert_int_equal(close_disk(), 0);
     expect_sound();

@@ -191,6 +191,7 @@ static void strings_without_room_leave_the_header_alone(void **state)
         struct strings to = variant->to;
         assert_int_equal(ash_loop_run_sync(rig.loop, change_strings, &to), 0);
         assert_int_equal(rewrite_ret, i == 0 ? -ENOSPC : -ENOTSUP);
+        assert_non_null(strstr(error.message, "qcow2 image 'image'"));
         read_header(&header, "refused");
         assert_true(has(&header, &variant->from));
         ash_qcow2_header_clear(&header);
