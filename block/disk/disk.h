@@ -14,7 +14,7 @@ struct ash_disk {
     struct ash_edge *root;
     bool write_through; /* every write is FUA */
     struct ash_user user;
-    uint32_t queues;
+    uint32_t queues; /* and loans */
     struct ash_disk_published *published; /* what other threads may read */
 };
 

@@ -242,6 +242,28 @@ ASH_CO_FN static int open_node(struct ash_loop *loop, const struct ash_driver *d
     return 0;
 }
 
+int ash_node_make(struct ash_loop *loop, const struct ash_driver *driver, const char *name,
+                  const void *state, struct ash_node **result, struct ash_error *error)
+{
+    struct ash_node_options options = {.name = (char *)name};
+    int ret = check_name(loop, &options, error);
+    if (ret < 0) {
+        return ret;
+    }
+    struct ash_node *node = ash_node_new(loop, driver, name, 0);
+    memcpy(node->state, state, driver->state_size);
+    json_object_set_new(node->options, "driver", json_string(driver->name));
+    ret = driver->open(node, error);
+    if (ret < 0) {
+        ash_node_discard(node);
+        return ret;
+    }
+    settle(node);
+    node->open = true;
+    *result = node;
+    return 0;
+}
+
 ASH_CO_FN static int open_driver(struct ash_loop *loop, struct ash_node_options *options,
                                  json_t *rest, unsigned nesting, struct ash_node **node,
                                  struct ash_error *error)

@@ -20,6 +20,12 @@
 ASH_CO_FN int ash_node_open(struct ash_loop *loop, const json_t *description, uint32_t flags,
                             struct ash_node **node, struct ash_error *error);
 
+/* Makes and opens a leaf whose driver no description names. `state`: what the driver finds in the
+ * node's state when it opens it. -EEXIST: the name is taken. The caller gets one reference. */
+ASH_CO_FN int ash_node_make(struct ash_loop *loop, const struct ash_driver *driver,
+                            const char *name, const void *state, struct ash_node **node,
+                            struct ash_error *error);
+
 /* The description of a file name as users write it: "json:{...}", "driver://..." for drivers with a
  * prefix, or a path, with a format or NULL for probing. Returns a new reference or NULL. */
 json_t *ash_describe(const char *filename, const char *format, struct ash_error *error);

@@ -107,7 +107,8 @@ int ash_disk_files_sync(struct ash_loop *loop, const char *description,
                         const struct ash_disk_options *options, ash_disk_file_fn *visit,
                         void *opaque, struct ash_error *error);
 
-/* Flushes, closes and frees the disk; all its queues must have been freed (asserted). `done` gets
+/* Flushes, closes and frees the disk; all its queues must have been freed, and its
+ * loans ended (asserted). `done` gets
  * the result of the last flush and of writing metadata; the disk is gone in any case. */
 int ash_disk_close(struct ash_disk *disk, ash_done_fn *done, void *opaque);
 int ash_disk_close_sync(struct ash_disk *disk, struct ash_error *error);
@@ -134,6 +135,25 @@ int ash_disk_remove_filter(struct ash_disk *disk, const char *node_name, ash_don
                            void *opaque);
 int ash_disk_remove_filter_sync(struct ash_disk *disk, const char *node_name,
                                 struct ash_error *error);
+
+/* A disk on loan to another loop: a node there, called `node_name` (unique on that loop), that stands
+ * for the disk. So a job of that loop can copy to the disk, or read from it, though it has another
+ * thread: {"type": "backup", "device": "disk0", "target": node_name, ...}. What is asked of the node
+ * the disk is asked on its own thread, as by one more queue, with the rights that it was opened with.
+ * The node is as long as the disk was when it was lent, or as the borrower makes it. The disk must not
+ * be closed before the loan has ended; -EBUSY: something still uses the node, and the loan goes on.
+ * Calls are `loop`'s, as far as completions and the owner thread are concerned; a _sync twin on that
+ * thread returns only if the disk's loop is run by another one. Errors: -EINVAL (the disk is of that
+ * loop already), -EEXIST (the name). */
+struct ash_loan;
+typedef void ash_disk_lent_fn(void *opaque, int ret, struct ash_loan *loan,
+                              const struct ash_error *error);
+int ash_disk_lend(struct ash_disk *disk, struct ash_loop *loop, const char *node_name,
+                  ash_disk_lent_fn *done, void *opaque);
+int ash_disk_lend_sync(struct ash_disk *disk, struct ash_loop *loop, const char *node_name,
+                       struct ash_loan **loan, struct ash_error *error);
+int ash_loan_end(struct ash_loan *loan, ash_done_fn *done, void *opaque);
+int ash_loan_end_sync(struct ash_loan *loan, struct ash_error *error);
 
 /* Snapshots of what the owner thread last published; any thread, never waits. 0 or -EINVAL if
  * `size` is not that of a known version of the struct. */

@@ -78,6 +78,19 @@ static bool keep(struct ash_co *co)
     return kept;
 }
 
+/* When the process ends, or a program lets go of the shared library. */
+__attribute__((destructor)) static void unmap_spares(void)
+{
+    if (take_spares()) {
+        for (; spare.count > 0; spare.count--) {
+            struct ash_co *co = spare.first;
+            spare.first = co->next_spare;
+            munmap(co->mapping, co->mapping_bytes);
+        }
+        release_spares();
+    }
+}
+
 static void *map_stack(size_t mapping_bytes, size_t page_bytes)
 {
     void *mapping = mmap(NULL, mapping_bytes, PROT_NONE,

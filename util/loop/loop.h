@@ -110,6 +110,16 @@ void ash_buffer_free(struct ash_loop *loop, void *buffer, size_t bytes);
 void ash_buffers_keep(struct ash_loop *loop);
 void ash_buffers_unkeep(struct ash_loop *loop);
 
+/* ash_loop_post() in memory of the caller's, which is his again when fn is called: so it fails only
+ * with -ESHUTDOWN. Any thread. */
+struct ash_post {
+    struct ash_post *next;
+    void (*fn)(void *opaque);
+    void *opaque;
+    bool owned; /* by the loop, which frees it */
+};
+int ash_loop_send(struct ash_loop *loop, struct ash_post *post);
+
 /* One line to the host's log hook. Any thread. */
 void ash_log(struct ash_loop *loop, enum ash_log_level level, const char *format, ...)
     ASH_PRINTF(3, 4);

@@ -19,12 +19,6 @@
 #include "util/assert.h"
 #include "util/loop/private.h"
 
-struct ash_post {
-    struct ash_post *next;
-    void (*fn)(void *opaque);
-    void *opaque;
-};
-
 int ash_posts_init(struct ash_posts *posts)
 {
     posts->last = &posts->first;
@@ -58,25 +52,33 @@ static int append(struct ash_loop *loop, struct ash_post *post)
     return result;
 }
 
-ASH_PUBLIC int ash_loop_post(struct ash_loop *loop, void (*fn)(void *opaque), void *opaque)
+int ash_loop_send(struct ash_loop *loop, struct ash_post *post)
 {
-    ash_assert(fn != NULL);
-    struct ash_post *post = malloc(sizeof(*post));
-    if (post == NULL) {
-        return -ENOMEM;
-    }
-    *post = (struct ash_post){.fn = fn, .opaque = opaque};
+    ash_assert(post->fn != NULL);
+    post->next = NULL;
 
     /* The engine's wake may be a cancellation point, and the lock is held there. */
     int cancel_state;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     int result = append(loop, post);
-    if (result < 0) {
-        free(post);
-    } else if (ash_loop_is_owner(loop)) {
+    if (result == 0 && ash_loop_is_owner(loop)) {
         ash_loop_kick(loop);
     }
     pthread_setcancelstate(cancel_state, NULL);
+    return result;
+}
+
+ASH_PUBLIC int ash_loop_post(struct ash_loop *loop, void (*fn)(void *opaque), void *opaque)
+{
+    struct ash_post *post = malloc(sizeof(*post));
+    if (post == NULL) {
+        return -ENOMEM;
+    }
+    *post = (struct ash_post){.fn = fn, .opaque = opaque, .owned = true};
+    int result = ash_loop_send(loop, post);
+    if (result < 0) {
+        free(post);
+    }
     return result;
 }
 
@@ -101,8 +103,11 @@ uint32_t ash_posts_run(struct ash_loop *loop)
     struct ash_post *post = take_all(posts);
     while (post != NULL) {
         struct ash_post *next = post->next;
+        bool owned = post->owned; /* otherwise it may be gone after the call */
         post->fn(post->opaque);
-        free(post);
+        if (owned) {
+            free(post);
+        }
         post = next;
         count++;
     }

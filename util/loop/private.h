@@ -16,8 +16,6 @@ struct ash_timers {
     uint64_t steps; /* comparisons ever made, for the test that idle timers cost nothing */
 };
 
-struct ash_post;
-
 /* Calls that other threads sent. */
 struct ash_posts {
     pthread_mutex_t lock;

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Disks on loan: jobs of one loop that copy to a disk of another, through the public API. The first
+ * loop is this thread's, the second has a thread of its own. */
+#include "tests/unit/unit.h"
+#include <errno.h>
+#include <glib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <ashlar/ashlar.h>
+#include "util/compiler.h"
+
+#define DISK_BYTES (4 * MiB)
+
+static char directory[64];
+static struct ash_loop *near_loop, *far_loop;
+static struct ash_disk *near_disk, *far_disk;
+static struct ash_queue *queue;
+static struct ash_loan *loan;
+static struct ash_error error;
+
+static char *path_of(const char *name)
+{
+    return g_strdup_printf("%s/%s", directory, name);
+}
+
+static void make_file(const char *name, uint64_t bytes, int seed)
+{
+    char *path = path_of(name);
+    GRand *random = g_rand_new_with_seed((guint32)seed);
+    uint8_t *data = g_malloc0(bytes);
+    for (uint64_t at = 0; seed != 0 && at < bytes; at++) {
+        data[at] = (uint8_t)g_rand_int_range(random, 0, 256);
+    }
+    assert_true(g_file_set_contents(path, (const char *)data, (gssize)bytes, NULL));
+    g_free(data);
+    g_rand_free(random);
+    g_free(path);
+}
+
+static char *contents(const char *name, uint64_t bytes)
+{
+    char *data, *path = path_of(name);
+    gsize got;
+    assert_true(g_file_get_contents(path, &data, &got, NULL));
+    assert_int_equal(got, bytes);
+    g_free(path);
+    return data;
+}
+
+static struct ash_disk *open_disk(struct ash_loop *loop, const char *name, const char *above,
+                                  uint32_t flags)
+{
+    struct ash_disk_options options = ASH_DISK_OPTIONS_INIT;
+    struct ash_disk *disk = NULL;
+    options.flags = flags;
+    char *description = g_strdup_printf(
+        "json:{\"driver\": \"raw\", \"node-name\": \"%s\", \"file\": {%s\"driver\": "
+        "\"file\", \"filename\": \"%s/%s\"}%s}",
+        name, above, directory, name, *above != '\0' ? "}" : "");
+    int ret = ash_disk_open_sync(loop, description, &options, &disk, &error);
+    assert_string_equal(error.message, "");
+    assert_int_equal(ret, 0);
+    g_free(description);
+    return disk;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    struct ash_loop_config own = {.size = sizeof(own), .flags = ASH_LOOP_OWN_THREAD};
+    error = (struct ash_error)ASH_ERROR_INIT;
+    snprintf(directory, sizeof(directory), "%s", "/tmp/ashlar-loan-XXXXXX");
+    if (mkdtemp(directory) == NULL || ash_loop_new(NULL, &near_loop, NULL) < 0 ||
+        ash_loop_bind(near_loop) < 0 || ash_loop_new(&own, &far_loop, NULL) < 0) {
+        return -1;
+    }
+    make_file("near", DISK_BYTES, 1);
+    near_disk = open_disk(near_loop, "near", "", ASH_DISK_WRITE);
+    return ash_queue_new(near_disk, 16, &queue, NULL);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    ash_loop_free(near_loop);
+    ash_loop_free(far_loop);
+    char *command = g_strdup_printf("rm -r %s", directory);
+    int ret = system(command);
+    g_free(command);
+    return ret;
+}
+
+static void lend(void)
+{
+    assert_int_equal(ash_disk_lend_sync(far_disk, near_loop, "lent", &loan, &error), 0);
+}
+
+static void close_near(void)
+{
+    ash_queue_free(queue);
+    assert_int_equal(ash_disk_close_sync(near_disk, NULL), 0);
+}
+
+static void close_far(void)
+{
+    assert_int_equal(ash_loan_end_sync(loan, NULL), 0);
+    assert_int_equal(ash_disk_close_sync(far_disk, NULL), 0);
+}
+
+/* A guest of the near disk overwrites a sector. */
+static void write_sector(uint64_t offset, uint8_t value)
+{
+    uint8_t sector[512];
+    struct iovec vec = {sector, sizeof(sector)};
+    struct ash_req req = {
+        .op = ASH_WRITE, .offset = offset, .bytes = sizeof(sector), .iov = &vec, .iov_count = 1};
+    struct ash_cqe cqe;
+    memset(sector, value, sizeof(sector));
+    assert_int_equal(ash_queue_submit(queue, &req, 1), 1);
+    while (ash_queue_reap(queue, &cqe, 1) == 0) {
+        assert_true(ash_loop_run_once(near_loop, -1, 0) >= 0);
+    }
+    assert_int_equal(cqe.result, 0);
+}
+
+static struct ash_job *start(const char *members)
+{
+    struct ash_job *job = NULL;
+    char *description = g_strdup_printf("{\"device\": \"near\", \"target\": \"lent\", \"sync\": "
+                                        "\"full\", \"auto-dismiss\": false, %s}",
+                                        members);
+    int ret = ash_job_start_sync(near_loop, description, NULL, NULL, &job, &error);
+    assert_string_equal(error.message, "");
+    assert_int_equal(ret, 0);
+    g_free(description);
+    return job;
+}
+
+static struct ash_job_info wait_for(struct ash_job *job, uint32_t state)
+{
+    struct ash_job_info info = {.size = sizeof(info)};
+    assert_int_equal(ash_job_info(job, &info), 0);
+    while (info.state != state && info.state != ASH_JOB_CONCLUDED) {
+        assert_true(ash_loop_run_once(near_loop, -1, 0) >= 0);
+        assert_int_equal(ash_job_info(job, &info), 0);
+    }
+    return info;
+}
+
+static struct ash_job_info finish(struct ash_job *job)
+{
+    struct ash_job_info info = wait_for(job, ASH_JOB_CONCLUDED);
+    assert_int_equal(ash_job_control_sync(job, ASH_JOB_DISMISS, 0, NULL), 0);
+    ash_job_unref(job);
+    return info;
+}
+
+static void a_backup_goes_to_a_disk_of_another_loop(void **state)
+{
+    (void)state;
+    make_file("far", DISK_BYTES, 2);
+    far_disk = open_disk(far_loop, "far", "", ASH_DISK_WRITE);
+    lend();
+    char *before = contents("near", DISK_BYTES);
+    struct ash_job *job = start("\"type\": \"backup\"");
+    for (unsigned i = 0; i < 64; i++) {
+        write_sector(DISK_BYTES / 64 * (63 - i), (uint8_t)i);
+    }
+    assert_int_equal(finish(job).result, 0);
+    close_near();
+    close_far();
+    char *copy = contents("far", DISK_BYTES);
+    assert_memory_equal(copy, before, DISK_BYTES);
+    g_free(copy);
+    g_free(before);
+}
+
+/* The disk stands on the other loop's disk from then on, which is made as long. */
+static void a_mirror_pivots_to_a_disk_of_another_loop(void **state)
+{
+    (void)state;
+    make_file("far", DISK_BYTES / 2, 0);
+    far_disk = open_disk(far_loop, "far", "", ASH_DISK_WRITE);
+    lend();
+    struct ash_job *job = start("\"type\": \"mirror\"");
+    for (unsigned i = 0; i < 64; i++) {
+        write_sector(DISK_BYTES / 64 * i + 512, (uint8_t)i);
+    }
+    assert_int_equal(wait_for(job, ASH_JOB_READY).state, ASH_JOB_READY);
+    assert_int_equal(ash_job_control_sync(job, ASH_JOB_COMPLETE, 0, NULL), 0);
+    assert_int_equal(finish(job).result, 0);
+    char *copy = contents("near", DISK_BYTES);
+    write_sector(4096, 0xab);
+    memset(copy + 4096, 0xab, 512);
+    assert_int_equal(ash_loan_end_sync(loan, &error), -EBUSY);
+    assert_non_null(strstr(error.message, "'lent' is in use"));
+    close_near();
+    close_far();
+    char *now = contents("far", DISK_BYTES);
+    assert_memory_equal(now, copy, DISK_BYTES);
+    g_free(now);
+    g_free(copy);
+}
+
+static void an_error_of_the_other_loops_disk_is_the_jobs(void **state)
+{
+    (void)state;
+    make_file("far", DISK_BYTES, 0);
+    far_disk = open_disk(far_loop, "far",
+                         "\"driver\": \"fault\", \"inject-error\": [{\"iotype\": \"write\", "
+                         "\"errno\": 28, \"once\": false}], \"file\": {",
+                         ASH_DISK_WRITE);
+    lend();
+    assert_int_equal(finish(start("\"type\": \"backup\"")).result, -ENOSPC);
+    close_near();
+    close_far();
+}
+
+static void a_disk_that_may_not_be_written_is_no_target(void **state)
+{
+    (void)state;
+    make_file("far", DISK_BYTES, 0);
+    far_disk = open_disk(far_loop, "far", "", 0);
+    lend();
+    struct ash_job *job = NULL;
+    assert_int_not_equal(ash_job_start_sync(near_loop,
+                                            "{\"type\": \"backup\", \"device\": \"near\", "
+                                            "\"target\": \"lent\", \"sync\": \"full\"}",
+                                            NULL, NULL, &job, &error),
+                         0);
+    assert_non_null(strstr(error.message, "read-only"));
+    close_near();
+    close_far();
+}
+
+static void what_cannot_be_lent_is_refused(void **state)
+{
+    (void)state;
+    struct ash_loan *other;
+    make_file("far", DISK_BYTES, 0);
+    far_disk = open_disk(far_loop, "far", "", ASH_DISK_WRITE);
+    assert_int_equal(ash_disk_lend_sync(far_disk, far_loop, "lent", &other, &error), -EINVAL);
+    assert_int_equal(ash_disk_lend_sync(far_disk, near_loop, "near", &other, &error), -EEXIST);
+    lend();
+    assert_int_equal(ash_disk_lend_sync(far_disk, near_loop, "lent", &other, &error), -EEXIST);
+    assert_int_equal(ash_disk_lend_sync(far_disk, near_loop, "again", &other, &error), 0);
+    assert_int_equal(ash_loan_end_sync(other, NULL), 0);
+    close_near();
+    close_far();
+}
+
+static void note_loan(void *opaque, int ret, struct ash_loan *lent, const struct ash_error *reason)
+{
+    (void)reason;
+    assert_int_equal(ret, 0);
+    *(struct ash_loan **)opaque = lent;
+}
+
+static void note_end(void *opaque, int ret, const struct ash_error *reason)
+{
+    (void)reason;
+    assert_int_equal(ret, 0);
+    *(bool *)opaque = true;
+}
+
+static void lending_need_not_be_waited_for(void **state)
+{
+    (void)state;
+    bool ended = false;
+    make_file("far", DISK_BYTES, 0);
+    far_disk = open_disk(far_loop, "far", "", ASH_DISK_WRITE);
+    loan = NULL;
+    assert_int_equal(ash_disk_lend(far_disk, near_loop, "lent", note_loan, &loan), 0);
+    assert_null(loan);
+    while (loan == NULL) {
+        assert_true(ash_loop_run_once(near_loop, -1, 0) >= 0);
+    }
+    assert_int_equal(ash_loan_end(loan, note_end, &ended), 0);
+    while (!ended) {
+        assert_true(ash_loop_run_once(near_loop, -1, 0) >= 0);
+    }
+    close_near();
+    assert_int_equal(ash_disk_close_sync(far_disk, NULL), 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(a_backup_goes_to_a_disk_of_another_loop),
+        TEST(a_mirror_pivots_to_a_disk_of_another_loop),
+        TEST(an_error_of_the_other_loops_disk_is_the_jobs),
+        TEST(a_disk_that_may_not_be_written_is_no_target),
+        TEST(what_cannot_be_lent_is_refused),
+        TEST(lending_need_not_be_waited_for),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
