@@ -173,6 +173,8 @@ struct ash_driver {
     /* Marks the image with 16 bytes, or, with NULL, takes the mark away; stable when it returns: see
      * block/io/mark.h. Missing: such images cannot be marked. */
     ASH_CO_PTR int (*mark)(struct ash_node *node, const uint8_t *id, struct ash_error *error);
+    /* Whether this one can be. Missing: all can. */
+    bool (*markable)(const struct ash_node *node);
     /* The mark that is on disk; NULL: none. */
     const uint8_t *(*marked)(const struct ash_node *node);
     /* How large an image of `bytes` would be of which `allocated_bytes` (whole units of the format's own

@@ -9,7 +9,8 @@
 
 bool ash_mark_possible(const struct ash_node *node)
 {
-    return node->driver->mark != NULL;
+    const struct ash_driver *driver = node->driver;
+    return driver->mark != NULL && (driver->markable == NULL || driver->markable(node));
 }
 
 int ash_mark_set(struct ash_node *node, const uint8_t *id, struct ash_error *error)
@@ -20,7 +21,8 @@ int ash_mark_set(struct ash_node *node, const uint8_t *id, struct ash_error *err
     }
     if (!ash_mark_possible(node)) {
         return ash_error_set(error, -ENOTSUP,
-                             "'%s': %s images cannot tell whether somebody else has changed them",
+                             "'%s': such a %s image cannot tell whether somebody else has changed "
+                             "it",
                              node->filename, node->driver->name);
     }
     node->mark_held = true;

@@ -102,6 +102,7 @@ const struct ash_driver ash_driver_qcow2 = {
     .set_backing = ash_qcow2_set_backing,
     .mark = ash_qcow2_mark,
     .marked = ash_qcow2_marked,
+    .markable = ash_qcow2_markable,
     .measure = ash_qcow2_measure,
     .info = ash_qcow2_info,
     .limits = limits,

@@ -17,17 +17,18 @@ const uint8_t *ash_qcow2_marked(const struct ash_node *node)
     return counts ? extension->data : NULL;
 }
 
+/* Version 2 has no feature bits. */
+bool ash_qcow2_markable(const struct ash_node *node)
+{
+    const struct ash_qcow2_state *s = node->state;
+    return s->header.fields.version >= 3;
+}
+
 int ash_qcow2_mark(struct ash_node *node, const uint8_t *id, struct ash_error *error)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     if (id == NULL) {
         return ash_qcow2_header_clear_autoclear(node, 0);
-    }
-    if (s->header.fields.version < 3) {
-        return ash_error_set(error, -ENOTSUP,
-                             "'%s': a qcow2 image of version 2 cannot tell whether somebody else "
-                             "has changed it",
-                             node->filename);
     }
     /* The bit goes before the extension changes, and comes back after it: it must not vouch for an
      * older one. */

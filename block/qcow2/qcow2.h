@@ -525,6 +525,7 @@ ASH_CO_FN int ash_qcow2_header_rewrite(struct ash_node *node, struct ash_error *
 /* mark.c: of struct ash_driver. */
 ASH_CO_FN int ash_qcow2_mark(struct ash_node *node, const uint8_t *id, struct ash_error *error);
 const uint8_t *ash_qcow2_marked(const struct ash_node *node);
+bool ash_qcow2_markable(const struct ash_node *node);
 
 /* Reads from the file; zeroes beyond its end. */
 ASH_CO_FN int ash_qcow2_read(struct ash_node *node, uint64_t offset, void *buffer, uint64_t bytes);

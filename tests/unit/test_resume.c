@@ -32,6 +32,8 @@ struct machine {
     uint64_t seed;
     const char *type;
     enum meddling meddling;
+    bool version_2; /* its images can have no mark */
+    bool vouched;   /* that nobody else writes to them */
     bool moment_known;
     bool over; /* the job came to its end before the power was cut */
     int refused;
@@ -68,6 +70,9 @@ ASH_CO_FN static int start(struct machine *m, struct ash_disk *disk, struct ash_
                   ash_disk_node(disk)->name, "target", "target", "format", "qcow2", "state-file",
                   "state", "job-id", "job", "auto-dismiss", 0, "speed",
                   strcmp(m->type, "mirror") == 0 ? 20000000 : 600000);
+    if (m->vouched) {
+        json_object_set_new(description, "state-unmarked", json_true());
+    }
     int ret = ash_co_job_start(m->rig.loop, description, NULL, NULL, job, error);
     json_decref(description);
     return ret;
@@ -111,8 +116,10 @@ static int make_images(void *opaque)
 {
     struct machine *m = opaque;
     ash_co_assert_inside();
-    assert_int_equal(rig_create(&m->rig, "source", DISK_BYTES, "cluster_size=4k"), 0);
-    assert_int_equal(rig_create(&m->rig, "target", DISK_BYTES, "cluster_size=16k"), 0);
+    const char *source = m->version_2 ? "cluster_size=4k,compat=0.10" : "cluster_size=4k";
+    const char *target = m->version_2 ? "cluster_size=16k,compat=0.10" : "cluster_size=16k";
+    assert_int_equal(rig_create(&m->rig, "source", DISK_BYTES, source), 0);
+    assert_int_equal(rig_create(&m->rig, "target", DISK_BYTES, target), 0);
     struct ash_disk *disk = open_disk(m, "source");
     for (uint64_t at = 0; at < DISK_BYTES; at += 64 * KiB) {
         if (ash_prng_chance(&m->prng, 700)) {
@@ -384,6 +391,34 @@ static void the_file_of_an_earlier_job_is_refused(void **state)
     g_free(m);
 }
 
+static void a_job_on_images_of_version_2_needs_somebody_to_vouch(void **state)
+{
+    static const char *const types[] = {"mirror", "backup"};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct machine *m = g_new0(struct machine, 1);
+        struct ash_sim_config config = {.seed = 1};
+        uint8_t header[SECTOR];
+        m->type = types[i];
+        m->version_2 = true;
+        ash_prng_seed(&m->prng, 1);
+        rig_world(&m->rig, &config);
+        rig_boot(&m->rig);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+        assert_int_equal(m->refused, -ENOTSUP);
+        m->vouched = true;
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+        assert_int_equal(m->refused, 0);
+        assert_int_equal(ash_sim_file_read(m->rig.world, "state", 0, header, SECTOR), 0);
+        assert_memory_equal(header, "ASHLARJ1", 8);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+        assert_int_equal(m->refused, 0); /* it was resumed */
+        rig_end(&m->rig);
+        g_free(m);
+    }
+}
+
 /* A mirror that is to replace a node that is not there: refused at its end. */
 static int replace_nobody(void *opaque)
 {
@@ -439,6 +474,7 @@ int main(void)
         cmocka_unit_test(a_target_that_was_changed_meanwhile_is_refused),
         cmocka_unit_test(a_write_while_the_job_is_resumed_is_not_missed),
         cmocka_unit_test(the_file_of_an_earlier_job_is_refused),
+        cmocka_unit_test(a_job_on_images_of_version_2_needs_somebody_to_vouch),
         cmocka_unit_test(a_mirror_whose_replaces_was_refused_can_be_resumed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
