@@ -152,13 +152,22 @@ static void draw_cut(struct sim_run *run, struct ash_prng *prng)
     ash_sim_power_cut_at(run->world, 1 + sim_below(prng, most), mode);
 }
 
+void sim_weather_strikes(struct sim_run *run, const struct sim_disk *disk, uint32_t per_mille)
+{
+    struct ash_prng prng = sim_draw(run, "strike", run->life, disk->number, disk->jobs_ever);
+    if (!ash_sim_power_is_cut(run->world) && ash_prng_chance(&prng, per_mille) &&
+        sim_wants(run, "strike.%u.%u.%u", run->life, disk->number, disk->jobs_ever)) {
+        draw_cut(run, &prng);
+    }
+}
+
 /* Half of the lives end by a cut, wherever that strikes. */
 void sim_weather(void *opaque)
 {
     ash_co_assert_inside();
     struct sim_run *run = opaque;
     struct ash_prng prng = sim_draw(run, "weather", run->life, 0, 0);
-    uint64_t span_ns = run->latency_ns_max * (1 + sim_below(&prng, 40));
+    uint64_t span_ns = run->latency_ns_max * (1 + sim_below(&prng, 40)) + run->rest_ns;
     bool cuts = ash_prng_chance(&prng, 550) && sim_wants(run, "cut.%u", run->life);
     ash_co_sleep(sim_below(&prng, span_ns));
     if (cuts) {

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include "tests/sim/step.h"
+#include "tests/sim/resume.h"
 
 static const struct sim_step *choose(struct sim_op *op)
 {
@@ -98,13 +98,33 @@ ASH_CO_FN static void one_step(struct sim_guest *guest)
     free(op.memory);
 }
 
+/* The first guest is done with resuming the job, or has failed to. */
+static void go_on(const struct sim_guest *guest)
+{
+    struct sim_disk *disk = guest->disk;
+    if (disk->resuming && guest->number == 0) {
+        sim_resume_missed(disk);
+        disk->resuming = false;
+    }
+}
+
+ASH_CO_FN static void rest(const struct sim_guest *guest, uint32_t step)
+{
+    const struct sim_run *run = guest->disk->run;
+    if (run->rest_ns > 0 && !ash_sim_power_is_cut(run->world)) {
+        struct ash_prng prng = sim_draw(
+            run, "rest", (uint64_t)run->life << 32 | guest->disk->number, guest->number, step);
+        ash_co_sleep(sim_below(&prng, run->rest_ns));
+    }
+}
+
 void sim_guest_run(void *opaque)
 {
     ash_co_assert_inside();
     struct sim_guest *guest = opaque;
     struct sim_run *run = guest->disk->run;
     while (guest->disk->resuming && guest->number > 0) {
-        ash_co_sleep(run->latency_ns_max);
+        ash_co_sleep(run->latency_ns_max + run->rest_ns / 16);
     }
     for (uint32_t i = 0; i < guest->steps && !ash_sim_power_is_cut(run->world); i++) {
         if (sim_wants(run, "step.%u.%u.%u.%u", run->life, guest->disk->number, guest->number, i)) {
@@ -112,9 +132,10 @@ void sim_guest_run(void *opaque)
                                    guest->number, i);
             one_step(guest);
         }
-        guest->disk->resuming &= guest->number > 0;
+        go_on(guest);
+        rest(guest, i);
     }
-    guest->disk->resuming &= guest->number > 0;
+    go_on(guest);
     if (--run->guests == 0) {
         ash_co_wake(run->waiter);
     }

@@ -11,6 +11,7 @@
 #include "block/graph/graft.h"
 #include "tests/sim/bitmap.h"
 #include "tests/sim/format.h"
+#include "tests/sim/resume.h"
 
 const struct sim_job *const sim_jobs[] = {&sim_job_stream, &sim_job_commit, &sim_job_commit_active,
                                           &sim_job_mirror, &sim_job_backup, NULL};
@@ -50,7 +51,7 @@ bool sim_draw_job(struct sim_op *op)
 {
     uint64_t sum = 0;
     if (op->resumes) {
-        op->job = &sim_job_mirror;
+        op->job = op->disk->resumable.job;
         return true;
     }
     for (const struct sim_job *const *job = sim_jobs; *job; job++) {
@@ -102,6 +103,7 @@ ASH_CO_FN static bool end_well(struct sim_op *op, struct ash_job *job, enum ash_
     int ret = control(op, job, verb, 0);
     op->cancelled |= ret == 0 && !ready;
     op->completed |= ret == 0 && verb == ASH_JOB_COMPLETE;
+    op->ending |= ret == 0;
     return ret == 0;
 }
 
@@ -115,7 +117,7 @@ ASH_CO_FN static bool force(struct sim_op *op, struct ash_job *job)
 
 ASH_CO_FN static void nap(struct sim_op *op)
 {
-    ash_co_sleep(sim_below(op->prng, 8 * op->run->latency_ns_max));
+    ash_co_sleep(sim_below(op->prng, 8 * op->run->latency_ns_max + 4 * op->run->rest_ns));
 }
 
 /* Returns whether it is going to end. */
@@ -147,7 +149,7 @@ ASH_CO_FN static bool apply_verb(struct sim_op *op, struct ash_job *job)
 ASH_CO_FN static void mind(struct sim_op *op, struct ash_job *job, bool ending)
 {
     for (uint32_t stops = 0, looks = 0; !is_over(job); looks++) {
-        ash_co_sleep(100000 + 4 * op->run->latency_ns_max);
+        ash_co_sleep(100000 + 4 * op->run->latency_ns_max + op->run->rest_ns / 16);
         bool endless = stops == STOPS_MAX || (op->run->faulty && looks >= LOOKS_MAX);
         if (ash_sim_power_is_cut(op->run->world) || endless) {
             force(op, job);
@@ -183,8 +185,10 @@ ASH_CO_FN static void steer(struct sim_op *op, struct ash_job *job)
 static json_t *describe(struct sim_op *op)
 {
     struct ash_node *top = sim_job_top(op);
-    json_t *description = json_pack("{s:s, s:s, s:s, s:b}", "type", op->job->type, "job-id", "job",
-                                    "device", top->name, "auto-dismiss", 0);
+    json_t *description = op->resumes ? sim_resume_description(op) : json_object();
+    json_object_set_new(description, "type", json_string(op->job->type));
+    json_object_set_new(description, "device", json_string(top->name));
+    json_object_set_new(description, "auto-dismiss", json_false());
     if (ash_prng_chance(op->prng, 200)) {
         json_object_set_new(description, "speed", json_integer(65536 << sim_below(op->prng, 6)));
     }
@@ -235,8 +239,10 @@ ASH_CO_FN static struct ash_job *begin(struct sim_op *op, int *ret)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job = NULL;
     json_t *description = describe(op);
+    op->description = description;
     note_description(op, description);
-    if (op->job->at_start) {
+    if (op->job->at_start && !(op->resumes && sim_resume_has_begun(op))) {
+        model_image_free(op->image);
         sim_moment_begin(op);
     }
     disk->hurried = op->hurries;
@@ -256,7 +262,6 @@ ASH_CO_FN static struct ash_job *begin(struct sim_op *op, int *ret)
     if (*ret < 0) {
         sim_note(op->run, "        %s", error.message);
     }
-    json_decref(description);
     json_decref(op->action);
     return op->started ? job : NULL;
 }
@@ -270,7 +275,10 @@ int sim_run_job(struct sim_op *op)
     disk->jobs_ever++;
     struct ash_job *job = begin(op, &ret);
     if (job) {
+        disk->running = job;
+        sim_resume_began(op);
         steer(op, job);
+        disk->running = NULL;
         ret = job->ret;
         sim_note(op->run, "        %s", job->error.message);
         if (ash_co_job_control(job, ASH_JOB_DISMISS, 0, &error) < 0) {
@@ -279,6 +287,8 @@ int sim_run_job(struct sim_op *op)
         ash_job_unref(job);
     }
     disk->hurried = false;
+    sim_resume_settle(op, ret);
+    json_decref(op->description);
     if (op->job->end) {
         op->job->end(op, ret);
     }
@@ -309,11 +319,8 @@ bool sim_may_job(const struct sim_op *op, int ret)
     bool reopened = op->disk->reopening || op->disk->verbs_ever != op->verbs_ever;
     bool resized = op->disk->resizing || op->disk->resizes_ever != op->resizes_ever;
     bool odd = op->target.format == &sim_format_qcow2 && op->disk->layers[0].odd;
-    /* Somebody may have changed one of its images meanwhile; or it had ended, and the power was cut
-     * before that was told. */
-    bool late = op->resumes && !op->started && (ret == -ESTALE || ret == -EEXIST);
-    return late || (ret == -ECANCELED && op->cancelled) || (ret == -EINVAL && odd) ||
-           (ret == -EBUSY && !op->started && has_lazy(op->disk)) || (ret == -EACCES && reopened) ||
-           (ret == -ETIMEDOUT && op->timed) ||
+    return sim_resume_may_end(op, ret) || (ret == -ECANCELED && op->cancelled) ||
+           (ret == -EINVAL && odd) || (ret == -EBUSY && !op->started && has_lazy(op->disk)) ||
+           (ret == -EACCES && reopened) || (ret == -ETIMEDOUT && op->timed) ||
            ((ret == -EAGAIN || ret == -ENOSPC) && resized && !op->started);
 }

@@ -4,14 +4,12 @@
  * up to date later by sync=incremental. With sync=top it is that on what the disk's top image
  * stands on, and with sync=none it has what guests wrote meanwhile.
  *
- * One that has a state file, and did not end well, is resumed at the beginning of a later life,
- * before guests use the disk: then it has to become as whole as any. */
+ * One that is resumed has to become as whole as any. */
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
 #include "tests/sim/bitmap.h"
 #include "tests/sim/format.h"
 #include "tests/sim/job.h"
+#include "tests/sim/resume.h"
 
 static bool legal(const struct sim_op *op)
 {
@@ -30,36 +28,6 @@ static void choose_sync(struct sim_op *op, const struct ash_node *top, json_t *d
     op->keep = ash_prng_chance(op->prng, 300) || (!op->whole && (!op->overlay || disk->streamed));
     /* Whatever has a bitmap from before the job began can be brought up to date afterwards. */
     op->watch = op->whole ? sim_bitmap_any(disk) : 0;
-}
-
-/* Whether an image can tell that it was changed without the job. Opening one that is dirty is such
- * a change. */
-static bool can_be_marked(const struct sim_layer *layer)
-{
-    bool room = layer->unit_bytes > 512; /* for the mark in the header */
-    return layer->format == &sim_format_qcow2 && !layer->old_version && !layer->lazy && room;
-}
-
-static void choose_state(struct sim_op *op, json_t *description)
-{
-    const struct sim_disk *disk = op->disk;
-    if (op->whole && !op->incremental && can_be_marked(&disk->layers[0]) &&
-        can_be_marked(&op->target) && ash_prng_chance(op->prng, 800)) {
-        snprintf(op->state, sizeof(op->state), "d%u.state%u", disk->number, disk->jobs_ever);
-        json_object_set_new(description, "state-file", json_string(op->state));
-    }
-}
-
-static void resume(struct sim_op *op, json_t *description)
-{
-    struct sim_disk *disk = op->disk;
-    op->target = disk->resumed;
-    sim_note(op->run, "disk %u: the job of %s goes on", disk->number, disk->state);
-    op->whole = true;
-    op->keep = ash_prng_chance(op->prng, 500);
-    memcpy(op->state, disk->state, sizeof(op->state));
-    json_object_set_new(description, "state-file", json_string(op->state));
-    sim_target_describe(description, "target", &op->target, NULL);
 }
 
 /* Which image it copies to, and how much. */
@@ -88,10 +56,10 @@ static void describe(struct sim_op *op, struct ash_node *top, json_t *descriptio
     static const char *const modes[] = {"background", "background", "write-blocking", NULL};
     static const char *const policies[] = {"report", "report", "ignore", "stop", "enospc", NULL};
     if (op->resumes) {
-        resume(op, description);
+        op->keep = ash_prng_chance(op->prng, 500);
     } else {
         choose_target(op, top, description);
-        choose_state(op, description);
+        sim_resume_choose(op, description);
     }
     op->disk->copy_watch = 0; /* until it has ended well */
     sim_job_choose(op, description, "copy-mode", modes);
@@ -127,21 +95,8 @@ static void pivot(struct sim_op *op)
     sim_bitmaps_drop(disk);
 }
 
-/* What did not end well is resumed in a later life. */
-static void keep_state(struct sim_op *op, int ret)
-{
-    struct sim_disk *disk = op->disk;
-    if (op->state[0] != '\0' && ret < 0 && (op->started || ret == -EIO)) {
-        memcpy(disk->state, op->state, sizeof(disk->state));
-        disk->resumed = op->target;
-    } else if (op->resumes) {
-        disk->state[0] = '\0';
-    }
-}
-
 ASH_CO_FN static void end(struct sim_op *op, int ret)
 {
-    keep_state(op, ret);
     bool pivoted = ret == 0 && op->completed;
     if (pivoted) {
         pivot(op);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include "tests/sim/check.h"
 #include "tests/sim/fault.h"
+#include "tests/sim/resume.h"
 
 enum { GUESTS_MAX = 6 };
 
@@ -34,6 +35,7 @@ ASH_CO_FN static void open_disks(struct sim_run *run)
         choose_flags(disk, &flags);
         ash_co_rwlock_init(&disk->use);
         disk->resizing = disk->reopening = disk->resuming = false;
+        disk->struck = false;
         disk->job = NULL;
         disk->filtered = true;
         int ret = sim_disk_open(disk, flags, &error);
@@ -65,8 +67,11 @@ static void choose_crew(struct sim_run *run, struct crew *crew)
             if (run->disks[i].disk && sim_wants(run, "guest.%u.%u.%u", run->life, i, n)) {
                 crew->guests[crew->count++] =
                     (struct sim_guest){.disk = &run->disks[i], .number = n, .steps = steps};
-                run->disks[i].resuming |= n == 0 && run->disks[i].state[0] != '\0';
+                run->disks[i].resuming |= n == 0 && run->disks[i].resumable.job;
             }
+        }
+        if (run->disks[i].disk && !run->disks[i].resuming) {
+            sim_resume_missed(&run->disks[i]);
         }
     }
 }
@@ -96,6 +101,14 @@ ASH_CO_FN static void work(struct sim_run *run)
     }
 }
 
+/* Some guests take their time, so that what is done once a second is done while they work. */
+static uint64_t choose_rest_ns(struct sim_run *run)
+{
+    struct ash_prng prng = sim_draw(run, "rest", run->life, 0, 0);
+    bool rests = ash_prng_chance(&prng, 150) && sim_wants(run, "rest.%u", run->life);
+    return rests ? UINT64_C(200000000) << sim_below(&prng, 3) : 0;
+}
+
 static int life(void *opaque)
 {
     ash_co_assert_inside();
@@ -105,6 +118,7 @@ static int life(void *opaque)
     if (from_the_start) {
         sim_faults_begin(run);
     }
+    run->rest_ns = choose_rest_ns(run);
     open_disks(run);
     work(run);
     if (ash_prng_chance(&prng, 500)) {

@@ -3,6 +3,10 @@
 #include <string.h>
 #include "tests/sim/check.h"
 #include "tests/sim/fault.h"
+#include "tests/sim/resume.h"
+
+/* Lives for jobs that were cut off in the last one. */
+#define LIVES_MORE_MAX 2
 
 struct sim_run *sim_current;
 
@@ -66,7 +70,8 @@ void sim_run_seed(uint64_t seed, const struct sim_config *config, uint64_t *hash
     sim_halt(&run);
     run.unsupported = unsupported;
     sim_faults_end(&run);
-    for (run.life = 0; run.life < run.life_count; run.life++) {
+    uint32_t most = run.life_count + LIVES_MORE_MAX;
+    for (run.life = 0; run.life < (sim_resume_awaited(&run) ? most : run.life_count); run.life++) {
         if (sim_wants(&run, "life.%u", run.life)) {
             sim_live(&run);
         }
@@ -75,6 +80,7 @@ void sim_run_seed(uint64_t seed, const struct sim_config *config, uint64_t *hash
     sim_check_disks(&run, SIM_CHECK_CLEAN);
     *hash = run.hash ^ ash_sim_trace_hash(run.world);
     for (uint32_t i = 0; i < run.disk_count; i++) {
+        sim_resume_forget(&run.disks[i]);
         model_free(&run.disks[i].model);
     }
     ash_sim_world_free(run.world);

@@ -27,6 +27,7 @@
 #define ASH_TESTS_SIM_SIM_H
 
 #include <glib.h>
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "block/disk/disk.h"
@@ -80,6 +81,18 @@ struct sim_bitmap {
     struct sim_changes changes;
 };
 
+/* A job with a state file that did not end well: resume.h. */
+struct sim_resumable {
+    const struct sim_job *job; /* NULL: there is none */
+    char file[16];
+    bool unmarked;    /* its images cannot tell whether they were changed without it */
+    bool interrupted; /* by a cut, while it ran */
+    bool certain;     /* it has to go on */
+    struct sim_layer target;
+    json_t *description;       /* that it was started with */
+    struct model_image *image; /* of the moment at which it was; NULL: of no such, or not known */
+};
+
 struct sim_disk {
     struct sim_run *run;
     uint32_t number;
@@ -105,9 +118,10 @@ struct sim_disk {
     bool reopening;
     uint32_t resizes_ever;
     const struct sim_job *job; /* that runs; NULL: none */
-    char state[16];            /* the file of one that can be resumed; "": there is none */
-    struct sim_layer resumed;  /* its target */
-    bool resuming;             /* it is to be resumed before guests use the disk */
+    const struct ash_job *running; /* the same, once it has been started */
+    bool struck;                   /* the power was cut while it ran */
+    struct sim_resumable resumable;
+    bool resuming; /* it is to be resumed before guests use the disk */
     uint32_t jobs_ever;
     uint32_t snapshots_ever;
     bool hurried;          /* guests' requests may fail as they wait for no longer than a while */
@@ -157,6 +171,7 @@ struct sim_run {
     bool faulty;       /* requests may fail in this life */
     bool flush_failed; /* and what was not flushed may be lost by a cut */
     uint32_t faults;   /* of this life: bits, see fault.c */
+    uint64_t rest_ns;  /* that guests take between their steps, at most; 0: mostly */
     uint32_t guests;   /* that have not ended */
     struct ash_co *waiter;
     bool weather; /* has not ended */

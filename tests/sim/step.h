@@ -51,6 +51,7 @@ struct sim_op {
     bool cancelled; /* before it was ready, or by force */
     bool forced;
     bool completed;
+    bool ending; /* a verb has it end in its own time */
     bool keep;    /* it is not to be completed */
     bool endless; /* it goes on until it is cancelled */
     bool hurries; /* guests' requests may fail as they wait for it no longer than a while */
@@ -60,8 +61,11 @@ struct sim_op {
     bool overlay;     /* it does on what the disk's top image stands on */
     bool longer;      /* it may stay longer than the disk */
     bool incremental; /* it is a copy from before that is brought up to date */
-    bool resumes;     /* it goes on from a state file */
+    bool resumes;     /* it goes on from a state file: resume.h */
+    bool certain;     /* it has to */
     char state[16];   /* its file; "": none */
+    bool unmarked;    /* sim_resumable.unmarked */
+    json_t *description;
     uint64_t watch;   /* a bitmap that was there before it began; 0 */
     uint64_t bitmap;  /* one that it uses; 0 */
     json_t *action;   /* in the same transaction; NULL: none */

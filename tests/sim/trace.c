@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include "tests/sim/sim.h"
+#include "tests/sim/resume.h"
 
 static void print_time(const struct sim_run *run)
 {
@@ -45,6 +45,9 @@ static void observe(void *opaque, const struct ash_sim_event *event)
     const struct ash_aio *aio = event->aio;
     if (event->phase == ASH_SIM_COMPLETED && aio->op == ASH_AIO_FLUSH && event->result < 0) {
         run->flush_failed = true;
+    }
+    if (event->phase == ASH_SIM_POWER_CUT) {
+        sim_resume_cut(run);
     }
     if (!run->config->trace || (aio && (aio->op == ASH_AIO_LOCK || aio->op == ASH_AIO_STATUS))) {
         return;
