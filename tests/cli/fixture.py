@@ -31,6 +31,13 @@ def run(program, argv, where, given=b''):
     return result.code, result.out, result.err
 
 
+def completed(program, argv, where, given=''):
+    """The same as subprocess.run() returns it of text."""
+    status, *texts = run(program, argv, where, given.encode())
+    out, err = (text.replace('\r\n', '\n').replace('\r', '\n') for text in texts)
+    return subprocess.CompletedProcess([program, *argv], status, out, err)
+
+
 CRASHES = {-signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, -signal.SIGSEGV, -signal.SIGKILL}
 
 

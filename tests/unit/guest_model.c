@@ -6,6 +6,39 @@
 #include "util/assert.h"
 #include "util/range.h"
 
+/* Memory for what an operation knows of its bytes. It is used again, because to get as much from
+ * the kernel and to touch it for the first time takes longer than all that is done with it. */
+struct guest_room {
+    struct guest_room *next;
+    uint64_t bytes; /* of an operation that fits */
+    uint64_t sets[];
+};
+
+#define ROOM_BYTES_MIN 4096
+
+static struct guest_room *room_get(struct guest_model *model, uint64_t bytes)
+{
+    struct guest_room **at = &model->spare;
+    while (*at != NULL && (*at)->bytes < bytes) {
+        at = &(*at)->next;
+    }
+    struct guest_room *room = *at;
+    if (room != NULL) {
+        *at = room->next;
+        return room;
+    }
+    bytes = ASH_MAX(bytes, ROOM_BYTES_MIN);
+    room = g_malloc(sizeof(*room) + bytes * (sizeof(room->sets[0]) + sizeof(bool)));
+    room->bytes = bytes;
+    return room;
+}
+
+static void room_put(struct guest_model *model, struct guest_room *room)
+{
+    room->next = model->spare;
+    model->spare = room;
+}
+
 static void set_all(uint64_t *sets, uint64_t count, uint64_t set)
 {
     for (uint64_t i = 0; i < count; i++) {
@@ -26,11 +59,17 @@ void guest_model_init(struct guest_model *model, uint64_t bytes)
     model->may = g_new(uint64_t, bytes);
     set_all(model->may, bytes, 1);
     ash_list_init(&model->ops);
+    model->spare = NULL;
 }
 
 void guest_model_free(struct guest_model *model)
 {
     g_free(model->may);
+    for (struct guest_room *room = model->spare, *next; room != NULL; room = next) {
+        next = room->next;
+        g_free(room);
+    }
+    model->spare = NULL;
 }
 
 void guest_model_resize(struct guest_model *model, uint64_t bytes)
@@ -69,15 +108,15 @@ static void op_begin(struct guest_model *model, struct guest_op *op, bool reads,
 {
     ash_assert(offset + bytes <= model->bytes);
     *op = (struct guest_op){.reads = reads, .id = id, .offset = offset, .bytes = bytes};
-    op->beside = reads ? g_new(uint64_t, bytes) : g_new0(uint64_t, bytes);
-    op->busy = reads ? g_new0(bool, bytes) : NULL;
+    op->room = room_get(model, bytes);
+    op->beside = op->room->sets;
+    op->busy = (bool *)(op->room->sets + op->room->bytes);
 }
 
-static void op_end(struct guest_op *op)
+static void op_end(struct guest_model *model, struct guest_op *op)
 {
     ash_list_remove(&op->link);
-    g_free(op->beside);
-    g_free(op->busy);
+    room_put(model, op->room);
 }
 
 /* Tells both of two operations of one another; one of them is a write at least. */
@@ -106,6 +145,7 @@ void guest_write_begin(struct guest_model *model, struct guest_op *op, unsigned 
                        uint64_t bytes)
 {
     op_begin(model, op, false, id, offset, bytes);
+    memset(op->beside, 0, bytes * sizeof(*op->beside));
     ash_list_for_each (other, &model->ops, struct guest_op, link) {
         meet(op, other);
     }
@@ -124,13 +164,14 @@ void guest_write_end(struct guest_model *model, struct guest_op *op, bool sure)
         }
     }
     add_to_all(may, op->bytes, UINT64_C(1) << op->id);
-    op_end(op);
+    op_end(model, op);
 }
 
 void guest_read_begin(struct guest_model *model, struct guest_op *op, uint64_t offset,
                       uint64_t bytes)
 {
     op_begin(model, op, true, 0, offset, bytes);
+    memset(op->busy, 0, bytes * sizeof(*op->busy));
     memcpy(op->beside, model->may + offset, bytes * sizeof(*op->beside));
     ash_list_for_each (other, &model->ops, struct guest_op, link) {
         if (!other->reads) {
@@ -170,6 +211,6 @@ int64_t guest_read_end(struct guest_model *model, struct guest_op *op, const uin
             wrong = (int64_t)(op->offset + taken);
         }
     }
-    op_end(op);
+    op_end(model, op);
     return wrong;
 }

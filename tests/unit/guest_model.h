@@ -18,6 +18,7 @@ struct guest_model {
     uint64_t bytes;
     uint64_t *may; /* by byte: a set of numbers */
     struct ash_list ops;
+    struct guest_room *spare; /* rooms of operations that ended */
     uint64_t seed;
 };
 
@@ -27,8 +28,9 @@ struct guest_op {
     unsigned id;
     uint64_t offset;
     uint64_t bytes;
-    uint64_t *beside; /* writes: what ran beside it. Reads: what may be seen */
-    bool *busy;       /* reads: a write was under way */
+    struct guest_room *room;
+    uint64_t *beside; /* in room. Writes: what ran beside it. Reads: what may be seen */
+    bool *busy;       /* in room. Reads: a write was under way */
 };
 
 void guest_model_init(struct guest_model *model, uint64_t bytes);
