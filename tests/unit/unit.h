@@ -19,10 +19,10 @@
  */
 static inline uint64_t fewer_if_sanitized(uint64_t usual)
 {
-    const uint64_t few = 10;
+    const uint64_t few = 20;
 #ifdef ASH_CO_ASAN
     if (usual > few) {
-        return usual / 10 > few ? usual / 10 : few;
+        return usual / 6 > few ? usual / 6 : few;
     }
 #endif
     (void)few;
