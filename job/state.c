@@ -6,19 +6,33 @@
 
 #define LOOK_NS UINT64_C(1000000000)
 
-int ash_job_file_open(struct ash_job_file *file, struct ash_loop *loop, enum ash_resume_kind kind,
-                      uint64_t part_bytes, bool exact, struct ash_node *source,
-                      struct ash_node *target, struct ash_error *error)
+int ash_job_file_open_alone(struct ash_job_file *file, struct ash_loop *loop,
+                            enum ash_resume_kind kind, uint64_t part_bytes, bool exact,
+                            uint64_t size_bytes, struct ash_error *error)
 {
-    int ret = ash_resume_open(loop, file->name, kind, part_bytes, source->size_bytes, &file->resume,
-                              error);
+    int ret = ash_resume_open(loop, file->name, kind, part_bytes, size_bytes, &file->resume, error);
     if (ret == 0 && exact && file->resume->part_bytes != part_bytes) {
         ret =
             ash_error_set(error, -EINVAL,
                           "'%s' is of a job that copied %" PRIu64 " bytes at a time, not %" PRIu64,
                           file->name, file->resume->part_bytes, part_bytes);
     }
-    return ret < 0 ? ret : ash_resume_images(file->resume, source, target, file->unmarked, error);
+    return ret;
+}
+
+int ash_job_file_images(struct ash_job_file *file, struct ash_node *source, struct ash_node *target,
+                        struct ash_error *error)
+{
+    return ash_resume_images(file->resume, source, target, file->unmarked, error);
+}
+
+int ash_job_file_open(struct ash_job_file *file, struct ash_loop *loop, enum ash_resume_kind kind,
+                      uint64_t part_bytes, bool exact, struct ash_node *source,
+                      struct ash_node *target, struct ash_error *error)
+{
+    int ret =
+        ash_job_file_open_alone(file, loop, kind, part_bytes, exact, source->size_bytes, error);
+    return ret < 0 ? ret : ash_job_file_images(file, source, target, error);
 }
 
 bool ash_job_file_is_resumed(const struct ash_job_file *file)

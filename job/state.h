@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The state file of a job, as a mirror and a backup have one: opened together with the job's images, looked
- * after now and then, said to have ended, let go. What is in it is block/copy/resume_file.h. */
+/* The state file of a job, as a mirror, a backup and a stream have one: opened together with the job's
+ * images, looked after now and then, said to have ended, let go. What is in it is
+ * block/copy/resume_file.h. */
 #ifndef ASH_JOB_STATE_H
 #define ASH_JOB_STATE_H
 
@@ -20,6 +21,13 @@ ASH_CO_FN int ash_job_file_open(struct ash_job_file *file, struct ash_loop *loop
                                 enum ash_resume_kind kind, uint64_t part_bytes, bool exact,
                                 struct ash_node *source, struct ash_node *target,
                                 struct ash_error *error);
+
+/* The same in two steps, for a job that learns from the file which images it has. */
+ASH_CO_FN int ash_job_file_open_alone(struct ash_job_file *file, struct ash_loop *loop,
+                                      enum ash_resume_kind kind, uint64_t part_bytes, bool exact,
+                                      uint64_t size_bytes, struct ash_error *error);
+ASH_CO_FN int ash_job_file_images(struct ash_job_file *file, struct ash_node *source,
+                                  struct ash_node *target, struct ash_error *error);
 
 /* Whether the job goes on from what the file says. */
 bool ash_job_file_is_resumed(const struct ash_job_file *file);

@@ -187,6 +187,36 @@ int ash_sweep_aside(struct ash_sweep *sweep,
     return ret;
 }
 
+struct beside {
+    struct ash_sweep *sweep;
+    ASH_CO_PTR void (*run)(struct ash_sweep *sweep);
+};
+
+static void beside_main(void *opaque)
+{
+    struct beside *beside = opaque;
+    struct ash_sweep *sweep = beside->sweep;
+    ash_co_assert_inside();
+    beside->run(sweep);
+    g_free(beside);
+    sweep->tasks--;
+    if (sweep->job != NULL) {
+        ash_job_kick(sweep->job);
+    }
+    unref(sweep);
+}
+
+void ash_sweep_beside(struct ash_sweep *sweep, ASH_CO_PTR void (*run)(struct ash_sweep *sweep))
+{
+    struct beside *beside = g_new0(struct beside, 1);
+    *beside = (struct beside){sweep, run};
+    sweep->refs++;
+    sweep->tasks++;
+    if (ash_co_spawn(&sweep->loop->sched, beside_main, beside) < 0) {
+        beside_main(beside);
+    }
+}
+
 struct look {
     uint64_t offset;
     uint64_t bytes;

@@ -75,6 +75,11 @@ ASH_CO_FN int ash_sweep_aside(struct ash_sweep *sweep,
                               ASH_CO_PTR int (*run)(struct ash_sweep *sweep, void *args), void *args,
                               size_t args_bytes);
 
+/* Runs a function beside the sweep, as a range in work is: the sweep goes on, and does not end or count as
+ * paused before it has ended. It looks after each wait whether the sweep still has its job. */
+ASH_CO_FN void ash_sweep_beside(struct ash_sweep *sweep,
+                                ASH_CO_PTR void (*run)(struct ash_sweep *sweep));
+
 /* Does a step at the target that can be done again, as often as the policy wants, aside. 0,
  * -ECANCELED, or the error. */
 ASH_CO_FN int ash_sweep_step(struct ash_sweep *sweep,

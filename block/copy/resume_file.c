@@ -20,6 +20,7 @@
 
 #define MAGIC "ASHLARJ1"
 #define SECTOR_BYTES 512u
+#define ABOUT_AT SECTOR_BYTES
 #define BITS_AT UINT64_C(4096)
 #define PAGE_BYTES UINT64_C(4096)
 #define PAGE_BITS (PAGE_BYTES * 8)
@@ -40,6 +41,14 @@ struct disk_header {
     uint8_t id[ASH_MARK_BYTES];
 };
 static_assert(sizeof(struct disk_header) == 56, "on-disk header");
+
+/* What the job is about: all that lies between the header and the bits. */
+struct disk_about {
+    uint32_t bytes;    /* of the text; 0: there is none */
+    uint32_t checksum; /* crc32 of the text */
+    char text[BITS_AT - ABOUT_AT - 8];
+};
+static_assert(sizeof(struct disk_about) == BITS_AT - ABOUT_AT, "on-disk text");
 
 static uint64_t bit_count(const struct ash_resume_file *file)
 {
@@ -138,6 +147,52 @@ static int take_header(struct ash_resume_file *file, const uint8_t *sector, stru
     file->size_bytes = size;
     memcpy(file->id, header.id, sizeof(header.id));
     return 0;
+}
+
+/* --- what the job is about --- */
+
+int ash_resume_set_about(struct ash_resume_file *file, const char *about, struct ash_error *error)
+{
+    if (strlen(about) > sizeof(((struct disk_about *)0)->text)) {
+        return ash_error_set(error, -ENAMETOOLONG, "'%s' has no room for the names of the job",
+                             file->name);
+    }
+    g_free(file->about);
+    file->about = g_strdup(about);
+    return 0;
+}
+
+ASH_CO_FN static int write_about(struct ash_resume_file *file)
+{
+    struct disk_about *about = g_new0(struct disk_about, 1);
+    size_t bytes = file->about != NULL ? strlen(file->about) : 0;
+    if (bytes > 0) {
+        memcpy(about->text, file->about, bytes);
+    }
+    about->bytes = htole32((uint32_t)bytes);
+    about->checksum = htole32((uint32_t)crc32(0, (const Bytef *)about->text, (uInt)bytes));
+    int ret = file_write(file, ABOUT_AT, about, sizeof(*about));
+    g_free(about);
+    return ret;
+}
+
+ASH_CO_FN static int read_about(struct ash_resume_file *file, struct ash_error *error)
+{
+    struct disk_about *about = g_new0(struct disk_about, 1);
+    ash_user_enter(&file->user);
+    int ret = ash_edge_read(file->edge, ABOUT_AT, about, sizeof(*about));
+    ash_user_leave(&file->user);
+    uint32_t bytes = le32toh(about->bytes);
+    if (ret < 0) {
+        ash_error_errno(error, ret, "Reading '%s' failed", file->name);
+    } else if (bytes > sizeof(about->text) ||
+               le32toh(about->checksum) != crc32(0, (const Bytef *)about->text, bytes)) {
+        ret = ash_error_set(error, -EINVAL, "'%s': what it says of its job is damaged", file->name);
+    } else if (bytes > 0) {
+        file->about = g_strndup(about->text, bytes);
+    }
+    g_free(about);
+    return ret;
 }
 
 /* --- bits --- */
@@ -382,7 +437,8 @@ int ash_resume_open(struct ash_loop *loop, const char *name, enum ash_resume_kin
         }
     }
     if (ret == 0 && file->resumed) {
-        ret = read_bits(file, error);
+        ret = read_about(file, error);
+        ret = ret < 0 ? ret : read_bits(file, error);
     }
     if (ret == 0 && file->resumed) {
         for (uint64_t page = 0; page < file->pages.bits; page++) {
@@ -423,6 +479,7 @@ void ash_resume_unref(struct ash_resume_file *file)
     for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++) {
         ash_hbitmap_destroy(maps[i]);
     }
+    g_free(file->about);
     g_free(file->name);
     g_free(file);
 }
@@ -501,7 +558,8 @@ int ash_resume_begin(struct ash_resume_file *file, struct ash_error *error)
     file->phase = PHASE_BEGINNING; /* what is put from here on has to be waited for */
     ash_hbitmap_set(&file->pages, 0, file->pages.bits);
     file->changes++;
-    ret = ash_resume_commit(file);
+    ret = write_about(file);
+    ret = ret < 0 ? ret : ash_resume_commit(file);
     ret = ret < 0 ? ret : write_header(file, PHASE_RUNNING);
     return ret < 0 ? ash_error_errno(error, ret, "Writing '%s' failed", file->name) : 0;
 }

@@ -2,26 +2,29 @@
 /* The file that makes a job resumable: which parts of its source the target may lack, as a bitmap
  * on disk. A job that was killed, or whose machine lost power, goes on from it.
  *
- * A set bit says that the part is still to be copied. Two kinds of work write it:
+ * A set bit says that the part is still to be copied. Three kinds of work write it:
  *
  *   mirror   a guest's write sets the bits of what it touches, and waits until they are stable,
  *            before the source changes: the intent. The job clears bits later, when both images
  *            have been flushed and nobody has meant to write there since.
  *   backup   a copy clears the bits of what it copied. A guest's write waits until they are stably
  *            clear, which includes that the target is, before the source changes.
+ *   stream   source and target are one image, the overlay. Bits are cleared as a mirror's are; what
+ *            a guest writes needs none, as the overlay lacks less then. Only where the image grows
+ *            it may come to lack something: that is intended first.
  *
- * Both images carry the file's id as their mark (block/io/mark.h) while the job runs, so that a
+ * All images of the job carry the file's id as their mark (block/io/mark.h) while the job runs, so that a
  * change that the file knows nothing of is noticed.
  *
  * Invariants:
- *  1. The header, which is one sector, is written last when the file is made: before that there is
- *     nothing to be resumed, and the job starts over.
+ *  1. The header, which is one sector, is written last when the file is made, after the bits and
+ *     what the job is about: before that there is nothing to be resumed, and the job starts over.
  *  2. A bit counts as stable when it is so in memory, on disk, and in what is on its way to disk.
  *  3. What is to be stable before bits are, is: settle() runs before they are written.
  *  4. When the file cannot be written any more, the marks of the images go before guests go on.
  *
- * On disk, little endian: the header in the first sector, bits from BITS_AT on. All calls are the
- * owner thread's. */
+ * On disk, little endian: the header in the first sector, then what the job is about, bits from
+ * BITS_AT on. All calls are the owner thread's. */
 #ifndef ASH_BLOCK_COPY_RESUME_FILE_H
 #define ASH_BLOCK_COPY_RESUME_FILE_H
 
@@ -29,7 +32,7 @@
 #include "block/io/mark.h"
 #include "util/hbitmap.h"
 
-enum ash_resume_kind { ASH_RESUME_MIRROR = 1, ASH_RESUME_BACKUP };
+enum ash_resume_kind { ASH_RESUME_MIRROR = 1, ASH_RESUME_BACKUP, ASH_RESUME_STREAM };
 
 /* A guest's change that is under way, on its stack. */
 struct ash_resume_intent {
@@ -52,6 +55,7 @@ struct ash_resume_file {
     uint64_t size_bytes; /* of the source when the job began */
     uint8_t id[ASH_MARK_BYTES];
     bool resumed; /* it was there: the job goes on */
+    char *about;  /* what else the job has to know when it goes on; NULL: nothing */
     struct ash_node *images[2];
 
     struct ash_hbitmap now;
@@ -79,9 +83,12 @@ ASH_CO_FN int ash_resume_open(struct ash_loop *loop, const char *name, enum ash_
 void ash_resume_ref(struct ash_resume_file *file);
 ASH_CO_FN void ash_resume_unref(struct ash_resume_file *file);
 
-/* The images of the job, the source first: they are marked, or, of a job that is resumed, still
- * have the mark. `unmarked`: the user vouches for those that cannot have one. -ESTALE: one may have
- * been changed meanwhile. */
+/* What ash_resume_begin() is to write of the job: a short text. -ENAMETOOLONG: there is no room. */
+int ash_resume_set_about(struct ash_resume_file *file, const char *about, struct ash_error *error);
+
+/* The images of the job, the source first (target NULL: there is one image): they are marked, or, of
+ * a job that is resumed, still have the mark. `unmarked`: the user vouches for those that cannot have
+ * one. -ESTALE: one may have been changed meanwhile. */
 ASH_CO_FN int ash_resume_images(struct ash_resume_file *file, struct ash_node *source,
                                 struct ash_node *target, bool unmarked, struct ash_error *error);
 
@@ -103,12 +110,12 @@ bool ash_resume_is(const struct ash_resume_file *file, uint64_t offset, uint64_t
 /* Until all that was put before the call is stable. */
 ASH_CO_FN int ash_resume_commit(struct ash_resume_file *file);
 
-/* Mirror: around a guest's change. An error: it cannot be recorded, and must not be made. */
+/* Mirror, stream: around a guest's change. An error: it cannot be recorded, and must not be made. */
 ASH_CO_FN int ash_resume_intend(struct ash_resume_file *file, struct ash_resume_intent *intent,
                                 uint64_t offset, uint64_t bytes);
 void ash_resume_intended(struct ash_resume_intent *intent);
 
-/* Mirror: clears the bits of what was copied, in two steps. The first notes the parts that `clean`
+/* Mirror, stream: clears the bits of what was copied, in two steps. The first notes the parts that `clean`
  * says are copied and nobody means to write; false: there are none. Then the caller flushes the
  * source and the target, and the second clears those of them that nobody has meant to write since. */
 bool ash_resume_tidy_begin(struct ash_resume_file *file,

@@ -85,6 +85,13 @@ struct ash_limits {
 #define ASH_NODE_JOBS (1u << 15)  /* a job's own filter: nobody else takes it out of the graph */
 #define ASH_NODE_BACKING_FILE (1u << 14) /* opened as somebody's backing node */
 
+/* Who has to know of it before a node gets longer. */
+struct ash_growth_watch {
+    /* Bytes from `offset` on are about to appear. An error: they do not. */
+    ASH_CO_PTR int (*growing)(struct ash_growth_watch *watch, uint64_t offset, uint64_t bytes,
+                              struct ash_error *error);
+};
+
 struct ash_node {
     struct ash_loop *loop;
     const struct ash_driver *driver;
@@ -100,6 +107,7 @@ struct ash_node {
     bool open;         /* with all that it stands on: by its name the node can be found */
     uint64_t size_bytes;
     uint64_t resizes; /* changes of the length so far */
+    struct ash_growth_watch *growth_watch; /* NULL: nobody has to know */
     struct ash_limits limits;
     struct ash_list parents;  /* of edges, by child_link */
     struct ash_list children; /* of edges, by parent_link */

@@ -9,7 +9,8 @@
  *     becomes true on disk. Where that cannot be had, the node keeps its length.
  *  3. What walks found in that range, in this node or above it, is forgotten.
  *  4. Dirty bitmaps follow the length; the memory for it is there before anything changes. A shrink
- * that fails may have lost what it was to cut off, so that is marked. */
+ * that fails may have lost what it was to cut off, so that is marked.
+ *  5. Who watches the growth of the node knows of it before anything changes. */
 #include <errno.h>
 #include <inttypes.h>
 #include "block/bitmap/bitmap.h"
@@ -73,6 +74,9 @@ int ash_edge_resize(struct ash_edge *edge, uint64_t bytes, uint32_t flags, int p
             continue;
         }
         ret = reserve(node, bytes, error);
+        if (ret == 0 && bytes > old && node->growth_watch != NULL) {
+            ret = node->growth_watch->growing(node->growth_watch, old, bytes - old, error);
+        }
         if (ret == 0) {
             ret = node->driver->resize(node, bytes, (enum ash_prealloc)prealloc, error);
             ash_assert(ret < 0 || node->size_bytes == bytes);

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Resumable jobs whose process is killed. ashlar-io writes to an image while a job runs, and is killed with
 SIGKILL at a random moment; started again with the same state file it goes on. In the end the target is the
-same as the source (mirror), or as the moment of the first start (backup). Now and then somebody else writes
-to the source in between, and the job is refused.
+same as the source (mirror), or as the moment of the first start (backup), or the overlay holds alone what it
+held with its chain (stream). Now and then somebody else writes to the source in between, and the job is
+refused.
 
-    job_killed.py ASHLAR_IMG ASHLAR_IO [--count N] [--seed S] [--only mirror|backup]
+    job_killed.py ASHLAR_IMG ASHLAR_IO [--count N] [--seed S] [--only mirror|backup|stream]
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 
 DISK_BYTES = 16 << 20
 ENGINES = ['uring', 'aio', 'threads']
+JOBS = ['mirror', 'backup', 'stream']
 
 
 class Failed(Exception):
@@ -51,11 +53,12 @@ class Round:
         return f'{kind} {offset} {bytes_}\n'
 
     def start(self):
-        return (f'job start type={self.job} job-id=j target=target.qcow2 format=qcow2 state-file=state '
-                f'auto-dismiss=off speed={self.speed}\n')
+        target = '' if self.job == 'stream' else 'target=target.qcow2 format=qcow2 '
+        return (f'job start type={self.job} job-id=j {target}state-file=state auto-dismiss=off '
+                f'speed={self.speed}\n')
 
-    def run_io(self, text):
-        return subprocess.run([self.args.ashlar_io, 'source.qcow2'], cwd=self.where, env=self.env, text=True,
+    def run_io(self, text, name='source.qcow2'):
+        return subprocess.run([self.args.ashlar_io, name], cwd=self.where, env=self.env, text=True,
                               input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
 
     def make(self):
@@ -64,6 +67,9 @@ class Round:
             file.write(noise)
             file.truncate(DISK_BYTES)
         self.img('convert', '-O', 'qcow2', 'raw', 'source.qcow2')
+        if self.job == 'stream':
+            os.rename(self.path('source.qcow2'), self.path('base.qcow2'))
+            self.img('create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'source.qcow2')
         self.img('create', '-q', '-f', 'qcow2', 'target.qcow2', str(DISK_BYTES))
         shutil.copyfile(self.path('source.qcow2'), self.path('moment.qcow2'))
 
@@ -96,13 +102,18 @@ class Round:
 
     def finish(self):
         self.speed = 0
-        text = self.start() + ''.join(self.write() for i in range(20))
+        writes = ''.join(self.write() for i in range(20))
+        text = self.start() + writes
         if self.job == 'mirror':
             text += 'job wait j ready\njob cancel j\n'
         text += 'job wait j\njob dismiss j\n'
         done = self.run_io(text)
         if done.returncode != 0:
             raise Failed(f'going on: {done.stdout[-2000:]}')
+        if self.job == 'stream':
+            done = self.run_io(writes, 'moment.qcow2')
+            if done.returncode != 0:
+                raise Failed(f'the same on its chain: {done.stdout[-2000:]}')
 
     def meddle(self):
         before = self.rng.choice(['ashlar', 'qemu'])
@@ -121,7 +132,7 @@ class Round:
         self.make()
         self.live_and_die()
         phase = self.phase()
-        if phase == 0:
+        if phase == 0 or self.job == 'stream':
             shutil.copyfile(self.path('source.qcow2'), self.path('moment.qcow2'))
         if phase == 1 and self.rng.random() < 0.15:
             self.meddle()
@@ -129,9 +140,14 @@ class Round:
         if phase != 2:
             self.finish()
         want = 'source.qcow2' if self.job == 'mirror' else 'moment.qcow2'
-        same = self.img('compare', want, 'target.qcow2', ok=False)
+        got = 'source.qcow2' if self.job == 'stream' else 'target.qcow2'
+        if self.job == 'stream':  # what it shows must be its own
+            self.img('convert', '-O', 'raw', want, 'want')
+            os.remove(self.path('base.qcow2'))
+            want = 'want'
+        same = self.img('compare', want, got, ok=False)
         if same.returncode != 0:
-            raise Failed(f'{want} and the target: {same.stdout}')
+            raise Failed(f'{want} and {got}: {same.stdout}')
         for name in ('source.qcow2', 'target.qcow2'):
             found = self.img('check', name, ok=False)
             if found.returncode not in (0, 3):
@@ -145,11 +161,11 @@ def main():
     parser.add_argument('ashlar_io', type=os.path.abspath)
     parser.add_argument('--count', type=int, default=5)
     parser.add_argument('--seed', type=int, default=1)
-    parser.add_argument('--only', choices=['mirror', 'backup'])
+    parser.add_argument('--only', choices=JOBS)
     args = parser.parse_args()
     root = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
     failed = 0
-    for job in [args.only] if args.only else ['mirror', 'backup']:
+    for job in [args.only] if args.only else JOBS:
         begun = 0
         for seed in range(args.seed, args.seed + args.count):
             where = tempfile.mkdtemp(prefix='ashlar-killed-', dir=root)
