@@ -136,6 +136,11 @@ ASH_CO_FN int ash_co_job_start(struct ash_loop *loop, const json_t *description,
 ASH_CO_FN int ash_co_job_start_all(struct ash_loop *loop, const json_t *descriptions,
                                    ash_job_event_fn *event, void *event_opaque,
                                    struct ash_job **jobs, struct ash_error *error);
+/* On a disk that nobody else has yet: a job that names no device gets its topmost node, and if it is
+ * refused the disk is closed. */
+ASH_CO_FN int ash_co_job_start_at_open(struct ash_disk *disk, const json_t *description,
+                                       ash_job_event_fn *event, void *event_opaque,
+                                       struct ash_job **job, struct ash_error *error);
 ASH_CO_FN int ash_co_job_control(struct ash_job *job, enum ash_job_verb verb, uint64_t value,
                                  struct ash_error *error);
 ASH_CO_FN int ash_co_job_change(struct ash_job *job, const json_t *description,

@@ -30,7 +30,7 @@ struct control {
     void *opaque;
 };
 
-static int node_flags(const struct control *control, uint32_t *flags, bool *write_through,
+static int node_flags(const struct ash_disk_options *options, uint32_t *flags, bool *write_through,
                       struct ash_error *error)
 {
     static const struct {
@@ -42,7 +42,7 @@ static int node_flags(const struct control *control, uint32_t *flags, bool *writ
         {ASH_DISK_FORCE_SHARE, ASH_NODE_FORCE_SHARE},
         {ASH_DISK_NO_LOCK, ASH_NODE_NO_LOCK},
     };
-    uint32_t left = control->flags;
+    uint32_t left = options->flags;
     *flags = 0;
     for (size_t i = 0; i < ASH_ARRAY_SIZE(map); i++) {
         if ((left & map[i].disk) != 0) {
@@ -54,31 +54,42 @@ static int node_flags(const struct control *control, uint32_t *flags, bool *writ
         return ash_error_set(error, -EINVAL, "Unknown disk flags 0x%x", left);
     }
     *write_through = false;
-    if (control->cache != NULL && ash_cache_mode(control->cache, flags, write_through) < 0) {
-        return ash_error_set(error, -EINVAL, "Unknown cache mode '%s'", control->cache);
+    if (options->cache != NULL && ash_cache_mode(options->cache, flags, write_through) < 0) {
+        return ash_error_set(error, -EINVAL, "Unknown cache mode '%s'", options->cache);
     }
     return 0;
 }
 
-ASH_CO_FN static int run_open(struct control *control)
+int ash_co_disk_open_public(struct ash_loop *loop, const char *text,
+                            const struct ash_disk_options *options, struct ash_disk **disk,
+                            struct ash_error *error)
 {
     uint32_t flags;
     bool write_through;
-    int ret = node_flags(control, &flags, &write_through, &control->call.error);
+    int ret = node_flags(options, &flags, &write_through, error);
     if (ret < 0) {
         return ret;
     }
-    json_t *description = ash_describe(control->description, control->format, &control->call.error);
+    json_t *description = ash_describe(text, options->format, error);
     if (description == NULL) {
-        return control->call.error.code;
+        return error->code;
     }
-    ret = ash_co_disk_open(control->call.loop, description, flags, &control->disk,
-                           &control->call.error);
+    ret = ash_co_disk_open(loop, description, flags, disk, error);
     json_decref(description);
     if (ret == 0 && write_through) {
-        control->disk->write_through = true;
+        (*disk)->write_through = true;
     }
     return ret;
+}
+
+ASH_CO_FN static int run_open(struct control *control)
+{
+    struct ash_disk_options options = ASH_DISK_OPTIONS_INIT;
+    options.flags = control->flags;
+    options.format = control->format;
+    options.cache = control->cache;
+    return ash_co_disk_open_public(control->call.loop, control->description, &options,
+                                   &control->disk, &control->call.error);
 }
 
 ASH_CO_FN static int run_insert(struct control *control)

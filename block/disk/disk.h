@@ -23,6 +23,10 @@ struct ash_disk {
  * and resizing; ASH_NODE_FORCE_SHARE allows all. */
 ASH_CO_FN int ash_co_disk_open(struct ash_loop *loop, const json_t *description, uint32_t flags,
                                struct ash_disk **disk, struct ash_error *error);
+/* The same as ash_disk_open(), for coroutines. */
+ASH_CO_FN int ash_co_disk_open_public(struct ash_loop *loop, const char *description,
+                                      const struct ash_disk_options *options,
+                                      struct ash_disk **disk, struct ash_error *error);
 ASH_CO_FN int ash_co_disk_close(struct ash_disk *disk, struct ash_error *error);
 
 /* One request, accounted and held up by pauses. */

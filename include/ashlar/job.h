@@ -91,6 +91,23 @@ int ash_job_start(struct ash_loop *loop, const char *description, ash_job_event_
 int ash_job_start_sync(struct ash_loop *loop, const char *description, ash_job_event_fn *event,
                        void *event_opaque, struct ash_job **job, struct ash_error *error);
 
+/* Opens a disk and starts a job on it, in one: for a job with a state file that is to go on where it was
+ * when the host died. When it completes, the disk is open and the job is in its place, so no request of
+ * the guest's can have come before it. `description` and `options` are those of ash_disk_open(), `job`
+ * is that of ash_job_start(); a job that names no device gets the topmost node of the disk. When the job
+ * is refused, the disk is closed again and the error is the job's. The caller gets the disk and a
+ * reference to the job, or neither. Errors: those of both calls. */
+typedef void ash_disk_opened_with_job_fn(void *opaque, int ret, struct ash_disk *disk,
+                                         struct ash_job *job, const struct ash_error *error);
+int ash_disk_open_with_job(struct ash_loop *loop, const char *description,
+                           const struct ash_disk_options *options, const char *job,
+                           ash_job_event_fn *event, void *event_opaque,
+                           ash_disk_opened_with_job_fn *opened, void *opaque);
+int ash_disk_open_with_job_sync(struct ash_loop *loop, const char *description,
+                                const struct ash_disk_options *options, const char *job,
+                                ash_job_event_fn *event, void *event_opaque, struct ash_disk **disk,
+                                struct ash_job **started, struct ash_error *error);
+
 /* Several jobs that begin at the same moment, while all guests of their disks are paused, and that
  * succeed or fail together: a JSON array of descriptions. All are made, or none, and then no disk has
  * changed. Actions that are over at once (snapshots, bitmaps) may be among them. `count` is the length

@@ -52,13 +52,16 @@ class Round:
         kind = self.rng.choice(['write -P %d' % self.rng.randrange(1, 256)] * 3 + ['write -z', 'discard'])
         return f'{kind} {offset} {bytes_}\n'
 
-    def start(self):
-        target = '' if self.job == 'stream' else 'target=target.qcow2 format=qcow2 '
-        return (f'job start type={self.job} job-id=j {target}state-file=state auto-dismiss=off '
-                f'speed={self.speed}\n')
+    def described(self):
+        target = [] if self.job == 'stream' else ['target=target.qcow2', 'format=qcow2']
+        return [f'type={self.job}', 'job-id=j', *target, 'state-file=state', 'auto-dismiss=off',
+                f'speed={self.speed}']
 
-    def run_io(self, text, name='source.qcow2'):
-        return subprocess.run([self.args.ashlar_io, name], cwd=self.where, env=self.env, text=True,
+    def start(self):
+        return f'job start {" ".join(self.described())}\n'
+
+    def run_io(self, text, *names):
+        return subprocess.run([self.args.ashlar_io, *names], cwd=self.where, env=self.env, text=True,
                               input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
 
     def make(self):
@@ -103,11 +106,16 @@ class Round:
     def finish(self):
         self.speed = 0
         writes = ''.join(self.write() for i in range(20))
-        text = self.start() + writes
+        if self.rng.random() < 0.5:  # as a part of opening the disk
+            names = []
+            text = f'open -j {",".join(self.described())} source.qcow2\n' + writes
+        else:
+            names = ['source.qcow2']
+            text = self.start() + writes
         if self.job == 'mirror':
             text += 'job wait j ready\njob cancel j\n'
         text += 'job wait j\njob dismiss j\n'
-        done = self.run_io(text)
+        done = self.run_io(text, *names)
         if done.returncode != 0:
             raise Failed(f'going on: {done.stdout[-2000:]}')
         if self.job == 'stream':
@@ -123,7 +131,7 @@ class Round:
         subprocess.run([tool, '-c', 'write -P 1 0 512', 'source.qcow2'], cwd=self.where, check=True,
                        stdout=subprocess.DEVNULL, timeout=60)
         self.speed = 0
-        done = self.run_io(self.start())
+        done = self.run_io(self.start(), 'source.qcow2')
         if 'may have been changed' not in done.stdout:
             raise Failed(f'after a write by {before} it was not refused: {done.stdout[-2000:]}')
 

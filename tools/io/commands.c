@@ -59,9 +59,12 @@ const struct ash_command ash_commands[] = {
     {"nodes", NULL, 0, 0, 0, "",
      "lists the nodes of the open file: role, name, driver, rw or ro, file", NULL, ash_shell_nodes},
     {"open", "o", ASH_COMMAND_NO_FILE, 1, -1,
-     "[-rnkU] [-t cache] [-d discard] [-i aio] [-o options] [path]", "opens a file",
+     "[-rnkU] [-t cache] [-d discard] [-i aio] [-j job] [-o options] [path]", "opens a file",
      " -d, -- what discards do: ignore (off), unmap (on, default)\n"
      " -i, -- threads, native, io_uring: accepted; the engine is chosen when the program starts\n"
+     " -j, -- a job, as 'job start' takes it, that is in its place before the first request: one "
+     "with\n"
+     "        a state file goes on from that. When it is refused, the file is not opened\n"
      " -k, -- the same as -i native\n"
      " -n, -- past the host's cache, the same as -t none\n"
      " -o, -- options of the driver: driver=qcow2,file.filename=...\n"

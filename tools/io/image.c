@@ -8,6 +8,7 @@
 #include "block/driver.h"
 #include "block/graph/describe.h"
 #include "block/graph/open.h"
+#include "job/job.h"
 #include "tools/io/shell.h"
 #include "util/json.h"
 #include "util/range.h"
@@ -93,6 +94,7 @@ static json_t *describe(const struct ash_shell_open *request, struct ash_error *
 struct open_call {
     struct ash_shell *shell;
     const struct ash_shell_open *request;
+    struct ash_job *job;
     struct ash_error error;
 };
 
@@ -107,9 +109,14 @@ ASH_CO_FN static int open_co(void *opaque)
     if (call->request->copy_on_read) {
         json_object_set_new(description, "copy-on-read", json_true());
     }
-    int ret = ash_co_disk_open(shell->loop, description, call->request->flags, &shell->disk,
-                               &call->error);
+    struct ash_disk *disk;
+    int ret = ash_co_disk_open(shell->loop, description, call->request->flags, &disk, &call->error);
     json_decref(description);
+    if (ret == 0 && call->request->job != NULL) {
+        ret = ash_co_job_start_at_open(disk, call->request->job, NULL, NULL, &call->job,
+                                       &call->error);
+    }
+    shell->disk = ret == 0 ? disk : NULL;
     return ret;
 }
 
@@ -128,6 +135,9 @@ bool ash_shell_open(struct ash_shell *shell, const struct ash_shell_open *reques
     }
     shell->disk->write_through |= request->write_through;
     shell->filename = g_strdup(ash_disk_node(shell->disk)->filename);
+    if (call.job != NULL) {
+        ash_shell_add_job(shell, call.job);
+    }
     return true;
 }
 
@@ -153,8 +163,9 @@ static bool open_with(struct ash_shell *shell, struct ash_shell_open *request, i
                       char **argv)
 {
     int c;
-    while ((c = getopt(argc, argv, "Cd:i:kno:rst:U")) != -1) {
+    while ((c = getopt(argc, argv, "Cd:i:j:kno:rst:U")) != -1) {
         bool right = c == '?'   ? ash_command_usage("open")
+                     : c == 'j' ? take_options(&request->job, optarg)
                      : c == 'o' ? take_options(&request->options, optarg)
                                 : ash_shell_open_option(request, c, optarg);
         if (!right) {
@@ -177,6 +188,7 @@ bool ash_shell_open_command(struct ash_shell *shell, int argc, char **argv)
     struct ash_shell_open request = {.flags = ASH_SHELL_OPEN_FLAGS};
     bool right = open_with(shell, &request, argc, argv);
     json_decref(request.options);
+    json_decref(request.job);
     return right;
 }
 

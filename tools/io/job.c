@@ -92,6 +92,17 @@ static json_t *describe(const struct ash_shell *shell, int argc, char **argv)
     return description;
 }
 
+void ash_shell_add_job(struct ash_shell *shell, struct ash_job *job)
+{
+    struct shell_job *entry = g_new0(struct shell_job, 1);
+    entry->job = job;
+    if (shell->jobs == NULL) {
+        shell->jobs = g_ptr_array_new_with_free_func(free_job);
+    }
+    g_ptr_array_add(shell->jobs, entry);
+    printf("started %s\n", info_of(entry).id);
+}
+
 static bool start(struct ash_shell *shell, const json_t *description)
 {
     struct ash_error error = ASH_ERROR_INIT;
@@ -107,13 +118,7 @@ static bool start(struct ash_shell *shell, const json_t *description)
                        error.message[0] != '\0' ? error.message : strerror(-ret));
     }
     for (uint32_t i = 0; i < count && ret == 0; i++) {
-        struct shell_job *entry = g_new0(struct shell_job, 1);
-        entry->job = jobs[i];
-        if (shell->jobs == NULL) {
-            shell->jobs = g_ptr_array_new_with_free_func(free_job);
-        }
-        g_ptr_array_add(shell->jobs, entry);
-        printf("started %s\n", info_of(entry).id);
+        ash_shell_add_job(shell, jobs[i]);
     }
     g_free(jobs);
     return ret == 0;

@@ -15,6 +15,8 @@
 #define ASH_SHELL_READ_FILL 0xab
 #define ASH_SHELL_WRITE_FILL 0xcd
 
+struct ash_job;
+
 struct ash_shell {
     struct ash_loop *loop;
     struct ash_disk *disk; /* NULL: no file is open */
@@ -70,6 +72,7 @@ struct ash_shell_open {
     const char *format;   /* NULL: probe */
     bool image_opts;      /* filename is key=value text */
     json_t *options;      /* -o, or NULL; owned */
+    json_t *job;          /* -j: one that is in its place before the first request; or NULL; owned */
     uint32_t flags;       /* ASH_NODE_* */
     bool write_through;
     bool copy_on_read;
@@ -165,6 +168,9 @@ bool ash_shell_request_vector(struct ash_shell_request *request, int argc, char 
 
 /* Whether some may be running. */
 bool ash_shell_has_jobs(const struct ash_shell *shell);
+
+/* Keeps a job that was started, and says so; takes the reference. */
+void ash_shell_add_job(struct ash_shell *shell, struct ash_job *job);
 
 /* Cancels those that run, with a message and false, and forgets all. */
 bool ash_shell_end_jobs(struct ash_shell *shell);
