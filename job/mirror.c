@@ -105,6 +105,7 @@ static void tidy(void *opaque)
     }
     if (tidying->mirror != NULL) {
         tidying->mirror->tidying = NULL;
+        ash_job_kick(&tidying->mirror->job);
     }
     ash_copier_unref(tidying->copier);
     ash_resume_unref(tidying->resume);
@@ -125,7 +126,8 @@ static bool is_copied(void *opaque, uint64_t offset, uint64_t bytes)
 
 ASH_CO_FN static void tidy_now_and_then(struct ash_mirror *m)
 {
-    if (m->tidying != NULL || !ash_job_file_is_due(&m->state, m->job.loop) ||
+    bool ending = m->goal != ASH_MIRROR_GOAL_NONE; /* all is copied soon */
+    if (ending || m->tidying != NULL || !ash_job_file_is_due(&m->state, m->job.loop) ||
         !ash_resume_tidy_begin(m->state.resume, is_copied, m)) {
         return;
     }
@@ -625,6 +627,9 @@ ASH_CO_FN static int copy_rest(struct ash_mirror *m, struct ash_error *error)
 ASH_CO_FN static int finish(struct ash_mirror *m, struct ash_error *error)
 {
     struct ash_sweep *sweep = &m->sweep->sweep;
+    while (m->tidying != NULL && !m->job.cancelled) { /* it uses the target */
+        ash_job_wait(&m->job, UINT64_MAX);
+    }
     for (;;) {
         int ret = 0;
         for (unsigned round = 0; ret == 0 && round < ROUNDS_MAX; round++) {

@@ -447,6 +447,55 @@ static int replace_nobody(void *opaque)
     return 0;
 }
 
+/* That is the moment at which bits are to be cleared, so both images are flushed. */
+static int complete_a_mirror(void *opaque)
+{
+    struct machine *m = opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    uint8_t data[SECTOR] = {1};
+    ash_co_assert_inside();
+    struct ash_disk *disk = open_disk(m, "source");
+    assert_int_equal(start(m, disk, &job, &error), 0);
+    while (ash_job_state(job) != ASH_JOB_READY) {
+        ash_co_sleep(1000000);
+    }
+    assert_int_equal(disk_io(disk, ASH_WRITE, 0, data, SECTOR), 0);
+    ash_co_sleep(100000000);
+    assert_int_equal(disk_io(disk, ASH_WRITE, 0, data, SECTOR), 0);
+    ash_co_sleep(1500000000); /* it is copied, and neither image was flushed since */
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_COMPLETE, 0, &error), 0);
+    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
+        ash_co_sleep(1000000);
+    }
+    assert_int_equal(job->ret, 0);
+    assert_string_equal(ash_disk_node(disk)->filename, "target");
+    end_job(job);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    return 0;
+}
+
+static void a_mirror_is_completed_while_its_bits_are_cleared(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < SEEDS; seed++) {
+        struct machine *m = g_new0(struct machine, 1);
+        struct ash_sim_config config = {.seed = seed};
+        m->type = "mirror";
+        ash_prng_seed(&m->prng, seed);
+        rig_world(&m->rig, &config);
+        rig_boot(&m->rig);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
+        config.latency_ns_min = 1000;
+        config.latency_ns_max = 20000000;
+        ash_sim_world_configure(m->rig.world, &config);
+        m->rig.loop->sched.shuffle = &m->prng;
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, complete_a_mirror, m), 0);
+        rig_end(&m->rig);
+        g_free(m);
+    }
+}
+
 static void a_mirror_whose_replaces_was_refused_can_be_resumed(void **state)
 {
     struct machine *m = g_new0(struct machine, 1);
@@ -475,6 +524,7 @@ int main(void)
         cmocka_unit_test(a_write_while_the_job_is_resumed_is_not_missed),
         cmocka_unit_test(the_file_of_an_earlier_job_is_refused),
         cmocka_unit_test(a_job_on_images_of_version_2_needs_somebody_to_vouch),
+        cmocka_unit_test(a_mirror_is_completed_while_its_bits_are_cleared),
         cmocka_unit_test(a_mirror_whose_replaces_was_refused_can_be_resumed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
