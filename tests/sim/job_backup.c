@@ -3,19 +3,23 @@
  * together with what the disk's top image stands on (sync=top), or at least of what the bitmap had
  * to mark (a fresh target) or of what guests have changed (sync=none).
  *
+ * One that is resumed is a copy of the moment of its first start, whatever guests have written
+ * since.
+ *
  * What the bitmap that it uses has to mark afterwards depends on how it ended, and on bitmap-mode.
  */
 #include <errno.h>
 #include "tests/sim/bitmap.h"
 #include "tests/sim/format.h"
 #include "tests/sim/job.h"
+#include "tests/sim/resume.h"
 
 enum mode { UNSET, ON_SUCCESS, ALWAYS, NEVER };
 static const char *const modes[] = {"unset", "on-success", "always", "never", NULL};
 
 static bool legal(const struct sim_op *op)
 {
-    return sim_target_fits(op->disk) || sim_bitmap_of_copy(op->disk) != NULL;
+    return op->resumes || sim_target_fits(op->disk) || sim_bitmap_of_copy(op->disk) != NULL;
 }
 
 /* --- what it copies --- */
@@ -101,7 +105,6 @@ static void choose_target(struct sim_op *op, struct ash_node *top, json_t *descr
     struct sim_disk *disk = op->disk;
     const struct sim_bitmap *bitmap = sim_bitmap_of_copy(disk);
     const struct ash_node *below = NULL;
-    op->longer = true;
     if (bitmap && (!sim_target_fits(disk) || ash_prng_chance(op->prng, 700))) {
         only_marked(op, description, bitmap);
         op->target = disk->copy;
@@ -116,32 +119,43 @@ static void choose_target(struct sim_op *op, struct ash_node *top, json_t *descr
     sim_target_describe(description, "target", &op->target, below);
 }
 
-static void describe(struct sim_op *op, struct ash_node *top, json_t *description)
+/* What a job that is resumed has to have in common with what it was. */
+static void choose_form(struct sim_op *op, json_t *description)
 {
-    static const char *const policies[] = {"report", "report", "ignore", "stop", "enospc", NULL};
-    struct sim_disk *disk = op->disk;
-    choose_target(op, top, description);
-    sim_job_choose(op, description, "on-source-error", policies);
-    sim_job_choose(op, description, "on-target-error", policies);
-    bool breaks_guests = ash_prng_chance(op->prng, 400);
-    if (breaks_guests) {
-        json_object_set_new(description, "on-cbw-error", json_string("break-guest-write"));
-    }
-    op->timed = ash_prng_chance(op->prng, 300);
-    if (op->timed) {
-        json_object_set_new(description, "cbw-timeout", json_integer(1));
-    }
-    op->hurries = op->timed && breaks_guests;
     if ((op->target.format->flags & SIM_FORMAT_COMPRESS) != 0 && ash_prng_chance(op->prng, 250)) {
         json_object_set_new(description, "compress", json_true());
-    }
-    /* Together with sync=none nothing would get to the target. */
-    if (disk->fleece.format && !op->endless && ash_prng_chance(op->prng, 500)) {
-        sim_target_describe(description, "fleecing", &disk->fleece, NULL);
     }
     if (ash_prng_chance(op->prng, 300)) {
         json_object_set_new(description, "min-cluster-size",
                             json_integer(4096 << sim_below(op->prng, 6)));
+    }
+}
+
+static void describe(struct sim_op *op, struct ash_node *top, json_t *description)
+{
+    static const char *const policies[] = {"report", "report", "ignore", "stop", "enospc", NULL};
+    struct sim_disk *disk = op->disk;
+    op->longer = true;
+    if (!op->resumes) {
+        choose_target(op, top, description);
+        choose_form(op, description);
+        sim_resume_choose(op, description);
+    }
+    sim_job_choose(op, description, "on-source-error", policies);
+    sim_job_choose(op, description, "on-target-error", policies);
+    if (ash_prng_chance(op->prng, 400)) {
+        json_object_set_new(description, "on-cbw-error", json_string("break-guest-write"));
+    }
+    if (ash_prng_chance(op->prng, 300)) {
+        json_object_set_new(description, "cbw-timeout", json_integer(1));
+    }
+    op->timed = json_object_get(description, "cbw-timeout") != NULL;
+    op->hurries = op->timed && json_object_get(description, "on-cbw-error") != NULL;
+    /* Together with sync=none nothing would get to the target, and what the fleecing image has is
+     * not there when a job is resumed. */
+    if (disk->fleece.format && !op->endless && op->state[0] == '\0' &&
+        ash_prng_chance(op->prng, 500)) {
+        sim_target_describe(description, "fleecing", &disk->fleece, NULL);
     }
     if (ash_prng_chance(op->prng, 300)) {
         json_object_set_new(description, "use-copy-range", json_true());
@@ -188,7 +202,7 @@ ASH_CO_FN static void end(struct sim_op *op, int ret)
 
 const struct sim_job sim_job_backup = {
     .type = "backup",
-    .weight = 7,
+    .weight = 9,
     .legal = legal,
     .at_start = true,
     .describe = describe,
