@@ -97,7 +97,8 @@ def byte_for_byte(name, places):
 
 
 def faults_of_images(programs, zeroed):
-    """At the end: the same files, which read alike and check clean. QEMU is asked where they might not."""
+    """At the end: the same files, of which each side says the same, and which QEMU finds to read alike and to
+    be clean."""
     places = [programs.place(name) for name in ('theirs', 'ours')]
     names = [sorted(os.listdir(place)) for place in places]
     faults = [] if names[0] == names[1] else [f'files: theirs {names[0]}, ours {names[1]}']
@@ -106,7 +107,7 @@ def faults_of_images(programs, zeroed):
         steps = [] if equal else [Step('img', ['info', '-U', '--output=json', name])]
         steps += [] if zeroed(name) else [Step('img', ['map', '--output=json', name])]
         for step in steps:
-            looks = [programs.run(programs.theirs, step, place) for place in ('theirs', 'ours')]
+            looks = [programs.run(programs.theirs, step, 'theirs'), programs.run(programs.ours, step, 'ours')]
             faults += [f'{name}: {step.command()}: {fault}'
                        for fault in compared(differences.TWIN, step, *looks)]
         if equal:
