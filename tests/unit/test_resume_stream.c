@@ -510,6 +510,56 @@ static int begin_and_leave(void *opaque)
     return 0;
 }
 
+/* The overlay is being flushed, so that what was gone through can be noted, and the flush does not
+ * end.
+ *
+ * The job is ended by force, which does not wait for it.
+ *
+ * The flush ends: nothing is noted any more, as the job no longer knows of what happens to the
+ * overlay. */
+static int force_during_flush(void *opaque)
+{
+    struct machine *m = opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    uint8_t before;
+    uint8_t after;
+    ash_co_assert_inside();
+    struct ash_disk *disk = open_disk(m, "top");
+    look(m, disk);
+    assert_int_equal(start(m, disk, m->base, &job, &error), 0);
+    ash_co_sleep(UINT64_C(2500000000));
+    ash_sim_hold(m->rig.world, "top", ASH_AIO_FLUSH, 0, UINT64_MAX);
+    while (ash_sim_held(m->rig.world) == 0) {
+        ash_co_sleep(1000000);
+    }
+    assert_int_equal(ash_job_state(job), ASH_JOB_RUNNING);
+    assert_int_equal(ash_sim_file_read(m->rig.world, "state", 4096, &before, 1), 0);
+    uint64_t begin_ns = ash_loop_now(m->rig.loop);
+    end_job(job);
+    assert_in_range(ash_loop_now(m->rig.loop) - begin_ns, 0, 300000000);
+    assert_true(start(m, disk, m->base, &job, &error) <
+                0); /* it still has the chain and the file */
+    ash_sim_release_all(m->rig.world);
+    ash_co_sleep(UINT64_C(1000000000));
+    assert_int_equal(ash_sim_file_read(m->rig.world, "state", 4096, &after, 1), 0);
+    assert_int_equal(after, before);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    return 0;
+}
+
+static void a_stream_that_is_forced_while_it_flushes_can_be_resumed(void **state)
+{
+    struct machine *m = machine_new(1);
+    (void)state;
+    m->alone = true;
+    m->base = "base";
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, force_during_flush, m), 0);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, second_life, m), 0);
+    assert_true(m->resumed && m->skipped_bytes > 0);
+    machine_free(m);
+}
+
 /* What may stand in the way of going on. */
 enum obstacle { WRITTEN, OTHER_BASE, OTHER_STRING, OTHER_KIND, OTHER_CHAIN, RESIZED };
 
@@ -690,6 +740,7 @@ int main(void)
         cmocka_unit_test(power_cuts_at_every_write_of_a_stream_lose_nothing),
         cmocka_unit_test(what_an_overlay_got_by_growing_is_gone_through),
         cmocka_unit_test(what_could_not_be_copied_is_copied_by_who_goes_on),
+        cmocka_unit_test(a_stream_that_is_forced_while_it_flushes_can_be_resumed),
         cmocka_unit_test(what_does_not_fit_the_file_is_refused),
         cmocka_unit_test(an_overlay_that_was_changed_meanwhile_is_refused),
         cmocka_unit_test(parts_that_were_gone_through_are_not_looked_at_again),
