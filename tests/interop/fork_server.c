@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #define COMMAND_BYTES_MAX (1 << 17)
-#define ARGUMENTS_MAX 1024
+#define ARGUMENTS_MAX 8192
 
 struct answer {
     int64_t pid;
