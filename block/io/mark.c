@@ -25,11 +25,18 @@ int ash_mark_set(struct ash_node *node, const uint8_t *id, struct ash_error *err
                              "it",
                              node->filename, node->driver->name);
     }
+    int ret = ash_mark_drop(node); /* an older one, which guests' changes take away meanwhile */
+    if (ret < 0) {
+        return ash_error_errno(error, ret, "'%s' cannot be marked", node->filename);
+    }
+    if (node->mark_held) {
+        return ash_error_set(error, -EBUSY, "'%s' is the image of another resumable job",
+                             node->filename);
+    }
     node->mark_held = true;
     node->mark_leaving = false;
-    int ret = node->driver->mark(node, id, error);
+    ret = node->driver->mark(node, id, error);
     node->mark_held = ret == 0;
-    node->mark_idle = node->mark_idle && ret < 0;
     return ret;
 }
 

@@ -32,8 +32,10 @@ struct machine {
     uint64_t seed;
     const char *type;
     enum meddling meddling;
-    bool version_2; /* its images can have no mark */
-    bool vouched;   /* that nobody else writes to them */
+    bool version_2;        /* its images can have no mark */
+    bool vouched;          /* that nobody else writes to them */
+    struct ash_disk *disk; /* on which a guest writes beside */
+    bool writing;
     bool moment_known;
     bool over; /* the job came to its end before the power was cut */
     int refused;
@@ -419,6 +421,62 @@ static void a_job_on_images_of_version_2_needs_somebody_to_vouch(void **state)
     }
 }
 
+/* Guests write while the next job marks the image, on which the mark of an earlier one is. */
+static void write_on(void *opaque)
+{
+    struct machine *m = opaque;
+    ash_co_assert_inside();
+    uint8_t data[SECTOR] = {1};
+    uint64_t delay_ns = ash_prng_below(&m->prng, 500000000);
+    ash_co_sleep(delay_ns);
+    assert_int_equal(disk_io(m->disk, ASH_WRITE, 0, data, SECTOR), 0);
+    m->writing = false;
+}
+
+static int start_beside_a_guest(void *opaque)
+{
+    static const uint8_t nothing[SECTOR];
+    struct machine *m = opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    ash_co_assert_inside();
+    m->disk = open_disk(m, "source");
+    assert_int_equal(start(m, m->disk, &job, &error), 0);
+    ash_co_sleep(100000000);
+    end_job(job);
+    ash_co_sleep(1000000000); /* what it gave up lets go of the file */
+    assert_int_equal(ash_sim_file_write(m->rig.world, "state", 0, nothing, SECTOR), 0);
+    m->writing = true;
+    assert_int_equal(ash_co_spawn(&m->rig.loop->sched, write_on, m), 0);
+    assert_int_equal(start(m, m->disk, &job, &error), 0);
+    while (m->writing) {
+        ash_co_sleep(1000000);
+    }
+    end_job(job);
+    assert_int_equal(ash_co_disk_close(m->disk, NULL), 0);
+    return 0;
+}
+
+static void a_guest_writes_while_an_image_is_marked_again(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < SEEDS; seed++) {
+        struct machine *m = g_new0(struct machine, 1);
+        struct ash_sim_config config = {.seed = seed};
+        m->type = "mirror";
+        ash_prng_seed(&m->prng, seed);
+        rig_world(&m->rig, &config);
+        rig_boot(&m->rig);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
+        config.latency_ns_min = 1000;
+        config.latency_ns_max = 20000000;
+        ash_sim_world_configure(m->rig.world, &config);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, start_beside_a_guest, m), 0);
+        rig_end(&m->rig);
+        g_free(m);
+    }
+}
+
 /* A mirror that is to replace a node that is not there: refused at its end. */
 static int replace_nobody(void *opaque)
 {
@@ -524,6 +582,7 @@ int main(void)
         cmocka_unit_test(a_write_while_the_job_is_resumed_is_not_missed),
         cmocka_unit_test(the_file_of_an_earlier_job_is_refused),
         cmocka_unit_test(a_job_on_images_of_version_2_needs_somebody_to_vouch),
+        cmocka_unit_test(a_guest_writes_while_an_image_is_marked_again),
         cmocka_unit_test(a_mirror_is_completed_while_its_bits_are_cleared),
         cmocka_unit_test(a_mirror_whose_replaces_was_refused_can_be_resumed),
     };
