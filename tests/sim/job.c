@@ -164,6 +164,11 @@ ASH_CO_FN static void mind(struct sim_op *op, struct ash_job *job, bool ending)
         } else if (op->endless && !ending) {
             nap(op);
             ending = ash_prng_chance(op->prng, 400) && end_well(op, job, ASH_JOB_CANCEL);
+        } else if (is_ready(job) && !ending && op->lingers > 0) {
+            op->lingers--;
+            nap(op);
+            control(op, job, ASH_JOB_PAUSE, 0); /* has it look what there is to do */
+            sim_resume_goes_on(op);
         } else if (is_ready(job) && !ending) {
             nap(op);
             bool complete = !op->keep && ash_prng_chance(op->prng, 600);
@@ -175,7 +180,7 @@ ASH_CO_FN static void mind(struct sim_op *op, struct ash_job *job, bool ending)
 ASH_CO_FN static void steer(struct sim_op *op, struct ash_job *job)
 {
     bool ending = false;
-    for (uint64_t n = sim_below(op->prng, 4); n > 0 && !ending; n--) {
+    for (uint64_t n = sim_below(op->prng, 4); n > 0 && op->lingers == 0 && !ending; n--) {
         nap(op);
         ending = apply_verb(op, job);
     }

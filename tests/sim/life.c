@@ -105,7 +105,7 @@ ASH_CO_FN static void work(struct sim_run *run)
 static uint64_t choose_rest_ns(struct sim_run *run)
 {
     struct ash_prng prng = sim_draw(run, "rest", run->life, 0, 0);
-    bool rests = ash_prng_chance(&prng, 150) && sim_wants(run, "rest.%u", run->life);
+    bool rests = ash_prng_chance(&prng, 300) && sim_wants(run, "rest.%u", run->life);
     return rests ? UINT64_C(200000000) << sim_below(&prng, 3) : 0;
 }
 

@@ -67,9 +67,17 @@ bool sim_resume_has_begun(const struct sim_op *op)
     return begun;
 }
 
-void sim_resume_began(const struct sim_op *op)
+void sim_resume_began(struct sim_op *op)
 {
-    if (op->state[0] != '\0') {
+    bool rests = op->state[0] != '\0' && op->run->rest_ns > 0;
+    op->strikes_after = rests ? 1 + (uint32_t)sim_below(op->prng, 3) : 0;
+    op->lingers = rests ? 4 + (uint32_t)sim_below(op->prng, 6) : 0;
+    sim_resume_goes_on(op);
+}
+
+void sim_resume_goes_on(struct sim_op *op)
+{
+    if (op->state[0] != '\0' && op->strikes_after-- == 0) {
         sim_weather_strikes(op->run, op->disk, op->resumes ? 250 : 800);
     }
 }

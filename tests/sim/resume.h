@@ -20,8 +20,9 @@ void sim_resume_choose(struct sim_op *op, json_t *description);
 json_t *sim_resume_description(struct sim_op *op);
 /* Whether it goes on from the moment of its first start. */
 bool sim_resume_has_begun(const struct sim_op *op);
-/* It has begun: now the power may be cut. */
-void sim_resume_began(const struct sim_op *op);
+/* It has begun; it has gone on for a while. Then the power may be cut. */
+void sim_resume_began(struct sim_op *op);
+void sim_resume_goes_on(struct sim_op *op);
 /* It is over, or was refused. */
 void sim_resume_settle(struct sim_op *op, int ret);
 /* Whether it may be refused so. */

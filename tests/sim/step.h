@@ -65,6 +65,8 @@ struct sim_op {
     bool certain;     /* it has to */
     char state[16];   /* its file; "": none */
     bool unmarked;    /* sim_resumable.unmarked */
+    uint32_t lingers;       /* so many looks a ready one is not ended yet */
+    uint32_t strikes_after; /* so many looks the power may be cut */
     json_t *description;
     uint64_t watch;   /* a bitmap that was there before it began; 0 */
     uint64_t bitmap;  /* one that it uses; 0 */
