@@ -28,7 +28,7 @@ void sim_resume_choose(struct sim_op *op, json_t *description)
     const struct sim_disk *disk = op->disk;
     const struct sim_layer *source = &disk->layers[0];
     bool whole = op->whole && !op->incremental && op->bitmap == 0;
-    if (!whole || !fits(source) || !fits(&op->target) || !ash_prng_chance(op->prng, 850)) {
+    if (!whole || !fits(source) || !fits(&op->target) || !ash_prng_chance(op->prng, 980)) {
         return;
     }
     op->unmarked = !can_be_marked(source) || !can_be_marked(&op->target);
