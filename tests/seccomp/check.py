@@ -35,8 +35,10 @@ def lists(document, engine):
 
 def run(guest, phase, where, allowed, engine):
     files = [os.path.join(where, name) for name in ('top.qcow2', 'disk.raw')]
-    return subprocess.run([guest, phase, *files, *map(str, allowed)], capture_output=True, text=True,
-                          env=dict(os.environ, ASHLAR_ENGINE=engine), timeout=60)
+    env = dict(os.environ, ASHLAR_ENGINE=engine)
+    env.pop('PWD', None)    # whoever starts a jail need not set it, and then the kernel is asked
+    return subprocess.run([guest, phase, *files, *map(str, allowed)], capture_output=True, text=True, env=env,
+                          timeout=60)
 
 
 def make(img, where):
