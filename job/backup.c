@@ -37,8 +37,6 @@
 #include "util/assert.h"
 #include "util/range.h"
 
-#define PIECE_BYTES (1 * MiB)
-
 enum sync { SYNC_FULL, SYNC_TOP, SYNC_NONE, SYNC_INCREMENTAL, SYNC_BITMAP };
 static const char *const sync_names[] = {"full", "top", "none", "incremental", "bitmap", NULL};
 
@@ -213,7 +211,7 @@ ASH_CO_FN static int backup_next(struct ash_sweep *sweep, uint64_t *offset, uint
         s->position = todo->bits;
         return 0;
     }
-    uint64_t most = ASH_MIN(first + ASH_MAX(PIECE_BYTES / cluster, 1), todo->bits);
+    uint64_t most = ASH_MIN(first + ASH_MAX(sweep->piece_bytes / cluster, 1), todo->bits);
     uint64_t next = ash_hbitmap_next_clear(todo, first, most);
     next = next == ASH_HBITMAP_NONE ? most : next;
     *offset = first * cluster;

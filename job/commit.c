@@ -25,7 +25,6 @@
 #include "util/assert.h"
 #include "util/range.h"
 
-#define PIECE_BYTES (1 * MiB)
 #define LOOKS_AT_ONCE 64 /* before others get a turn */
 
 extern const struct ash_job_driver ash_job_commit;
@@ -97,7 +96,7 @@ ASH_CO_FN static int commit_next(struct ash_sweep *sweep, uint64_t *offset, uint
             return -ECANCELED;
         }
         if (ret < 0 || decided) {
-            uint64_t piece = ASH_MAX(PIECE_BYTES, s->copier->cluster_bytes);
+            uint64_t piece = ASH_MAX(sweep->piece_bytes, s->copier->cluster_bytes);
             *offset = ash_align_down(s->position, s->copier->cluster_bytes);
             s->position = ASH_MIN(ash_align_down(s->position, piece) + piece, end);
             *bytes = s->position - *offset;

@@ -195,7 +195,7 @@ ASH_CO_FN static int mirror_next(struct ash_sweep *sweep, uint64_t *offset, uint
     struct ash_mirror_sweep *s = ash_container_of(sweep, struct ash_mirror_sweep, sweep);
     struct ash_bitmap *dirty = s->mirror->dirty;
     uint64_t cluster = s->copier->cluster_bytes;
-    uint64_t piece = ASH_MAX(PIECE_BYTES, cluster);
+    uint64_t piece = ASH_MAX(sweep->piece_bytes, cluster);
     uint64_t found;
     uint64_t length;
     *bytes = 0;

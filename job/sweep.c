@@ -11,6 +11,12 @@
 #define RETRY_NS                                                                                   \
     10000000 /* after an error that was ignored: what fails at once may be tried for ever */
 
+/* 1 MiB is as fast as more is. Below 64 KiB, half of the time goes into what each request costs. */
+#define PIECE_BYTES_MAX (1 * MiB)
+#define PIECE_BYTES_MIN (64 * KiB)
+#define SLOW_NS UINT64_C(500000000)
+#define FAST_NS UINT64_C(100000000)
+
 struct range {
     struct ash_list link; /* in sweep->again */
     struct ash_sweep *sweep;
@@ -26,6 +32,7 @@ void ash_sweep_init(struct ash_sweep *sweep, const struct ash_sweep_ops *ops, st
     ash_buffers_keep(sweep->loop);
     sweep->tasks_max = 16;
     sweep->bytes_max = 64 * MiB;
+    sweep->piece_bytes = PIECE_BYTES_MAX;
     sweep->refs = 1;
     ash_list_init(&sweep->again);
 }
@@ -72,6 +79,18 @@ static bool failed(struct ash_sweep *sweep, struct range *range, int ret, bool r
     }
 }
 
+static void adapt(struct ash_sweep *sweep, uint64_t bytes, uint64_t took_ns)
+{
+    if (bytes != sweep->piece_bytes) {
+        return;
+    }
+    if (took_ns > SLOW_NS && sweep->piece_bytes > PIECE_BYTES_MIN) {
+        sweep->piece_bytes /= 2;
+    } else if (took_ns < FAST_NS && sweep->piece_bytes < PIECE_BYTES_MAX) {
+        sweep->piece_bytes *= 2;
+    }
+}
+
 static void work(void *opaque)
 {
     struct range *range = opaque;
@@ -79,7 +98,9 @@ static void work(void *opaque)
     ash_co_assert_inside();
     bool reading = false;
     bool kept = false;
+    uint64_t begin_ns = ash_loop_now(sweep->loop);
     int ret = sweep->ops->copy(sweep, range->offset, range->bytes, &reading);
+    adapt(sweep, range->bytes, ash_loop_now(sweep->loop) - begin_ns);
     sweep->tasks--;
     sweep->bytes -= range->bytes;
     if (sweep->job != NULL) {

@@ -6,11 +6,14 @@
  *  1. A range is either to come, in work, or to be tried again; a job that ends well has done all.
  *  2. While the job is paused nothing is in work.
  *  3. At most tasks_max ranges, and bytes_max bytes if that is more than one range, are in work.
- *  4. Who is forced to end does not wait for ranges in work if the sweep is `forsakable`, or only for a
- * grace: then they own what they use, and the last of them frees it through `release`.
- *  5. The job's own coroutine never waits for I/O of such a sweep: what it would wait for, steps and
- * looks, is done aside, by a coroutine that is forsaken as a range is. After a wait, whatever runs for
- * the sweep looks whether it still has its job. */
+ *  4. Who is forced to end does not wait for ranges in work if the sweep is `forsakable`, or only
+ * for a grace: then they own what they use, and the last of them frees it through `release`.
+ *  5. The job's own coroutine never waits for I/O of such a sweep: what it would wait for, steps
+ * and looks, is done aside, by a coroutine that is forsaken as a range is. After a wait, whatever
+ * runs for the sweep looks whether it still has its job.
+ *  6. Guests wait for ranges in work. So where ranges of piece_bytes take long, the next ones are
+ * smaller, and where they do not, larger again; ranges that were cut before the last change have no
+ * say. */
 #ifndef ASH_JOB_SWEEP_H
 #define ASH_JOB_SWEEP_H
 
@@ -44,14 +47,16 @@ struct ash_sweep {
     enum ash_on_error on_source_error;
     enum ash_on_error on_target_error;
     bool forsakable;
-    bool looks;        /* next() does I/O */
-    uint64_t grace_ns; /* so long what is in work may take to end, before it is forsaken: of jobs that
-                          leave something behind that others meet */
+    bool looks;         /* next() does I/O */
+    uint64_t grace_ns;  /* so long what is in work may take to end, before it is forsaken: of jobs
+                           that  leave something behind that others meet */
     uint64_t forced_ns; /* when the grace ends; 0: it has not begun */
-    bool remembers; /* next() finds again what failed */
-    bool hasty;     /* users wait: an error ends the run, and its policy is the caller's business */
+    bool remembers;     /* next() finds again what failed */
+    bool hasty; /* users wait: an error ends the run, and its policy is the caller's business */
     uint32_t tasks_max;
     uint64_t bytes_max;
+    uint32_t piece_bytes; /* what next() hands out at most, or a cluster; a power of two, and less
+                             where ranges take long */
 
     uint32_t refs; /* the job's, and one of each range in work */
     uint32_t tasks;
@@ -72,11 +77,12 @@ ASH_CO_FN int ash_sweep_run(struct ash_sweep *sweep);
 /* Runs a function aside and waits for it: its result, or -ECANCELED if it was forsaken. `args` is
  * copied for it, and copied back when it has ended. */
 ASH_CO_FN int ash_sweep_aside(struct ash_sweep *sweep,
-                              ASH_CO_PTR int (*run)(struct ash_sweep *sweep, void *args), void *args,
-                              size_t args_bytes);
+                              ASH_CO_PTR int (*run)(struct ash_sweep *sweep, void *args),
+                              void *args, size_t args_bytes);
 
-/* Runs a function beside the sweep, as a range in work is: the sweep goes on, and does not end or count as
- * paused before it has ended. It looks after each wait whether the sweep still has its job. */
+/* Runs a function beside the sweep, as a range in work is: the sweep goes on, and does not end or
+ * count as paused before it has ended. It looks after each wait whether the sweep still has its
+ * job. */
 ASH_CO_FN void ash_sweep_beside(struct ash_sweep *sweep,
                                 ASH_CO_PTR void (*run)(struct ash_sweep *sweep));
 

@@ -31,8 +31,12 @@ static struct {
     uint64_t done;
     uint64_t looks;
     unsigned released;
-    bool held; /* ranges in work stay there */
+    bool held;           /* ranges in work stay there */
+    uint64_t sizes[256]; /* of the ranges, as handed out */
 } seen;
+
+static uint64_t takes_ns = 1000; /* a range */
+static uint64_t slow_ranges;     /* the first so many take 0.6 s */
 
 static uint64_t force_at; /* the job is ended by force in the look of this number; 0: in none */
 
@@ -47,7 +51,9 @@ ASH_CO_FN static int toy_next(struct ash_sweep *sweep, uint64_t *offset, uint64_
 {
     struct toy_sweep *toy = ash_container_of(sweep, struct toy_sweep, sweep);
     *offset = 0;
-    *bytes = toy->ranges_left > 0 ? toy->range_bytes : 0;
+    uint64_t most = toy->range_bytes != 0 ? toy->range_bytes : sweep->piece_bytes;
+    *bytes = toy->ranges_left > 0 ? most : 0;
+    seen.sizes[seen.looks % ASH_ARRAY_SIZE(seen.sizes)] = *bytes;
     if (++seen.looks == force_at) {
         sweep->job->cancelled = sweep->job->forced = true;
     }
@@ -66,7 +72,7 @@ ASH_CO_FN static int toy_copy(struct ash_sweep *sweep, uint64_t offset, uint64_t
     seen.in_work_max = ASH_MAX(seen.in_work_max, seen.in_work);
     seen.bytes_max = ASH_MAX(seen.bytes_max, seen.bytes);
     do {
-        ash_co_sleep(1000);
+        ash_co_sleep(seen.looks <= slow_ranges ? 600000000 : takes_ns);
     } while (seen.held);
     seen.in_work--;
     seen.bytes -= bytes;
@@ -211,6 +217,47 @@ CORE_TEST(a_job_counts_as_paused_when_nothing_is_in_work_any_more)
     assert_int_equal(seen.done, 100);
 }
 
+/* How many of the ranges had this size; those of each size follow one another. */
+static unsigned count_of(uint64_t bytes, uint64_t ranges)
+{
+    unsigned count = 0;
+    for (uint64_t i = 0; i < ranges; i++) {
+        count += seen.sizes[i] == bytes;
+    }
+    return count;
+}
+
+ASH_CO_FN static void end_slowly(struct ash_job *job)
+{
+    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
+        ash_co_sleep(100000000);
+    }
+    assert_int_equal(end(job), 0);
+}
+
+/* Each is in work with 15 others, which say the same and are heard once. */
+CORE_TEST(ranges_get_smaller_where_they_take_long_and_larger_where_they_do_not)
+{
+    (void)opaque;
+    slow_ranges = 128;
+    end_slowly(start(core, 200, 0, false));
+    slow_ranges = 0;
+    assert_int_equal(seen.sizes[0], 1 * MIB);
+    assert_int_equal(seen.sizes[127], 64 * KIB);
+    assert_int_equal(seen.sizes[199], 1 * MIB);
+    for (uint64_t bytes = 128 * KIB; bytes <= 512 * KIB; bytes *= 2) {
+        assert_true(count_of(bytes, 128) >= 15);
+    }
+    for (unsigned i = 1; i < 200; i++) {
+        assert_true(seen.sizes[i] >= seen.sizes[i - 1] / 2);
+        assert_true(seen.sizes[i] >= 64 * KIB && seen.sizes[i] <= 1 * MIB);
+    }
+    takes_ns = 300000000; /* neither long nor short */
+    end_slowly(start(core, 100, 0, false));
+    takes_ns = 1000;
+    assert_int_equal(count_of(1 * MIB, 100), 100);
+}
+
 CORE_TEST(an_end_by_force_waits_for_ranges_that_cannot_be_forsaken)
 {
     (void)opaque;
@@ -272,6 +319,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(so_many_ranges_and_bytes_are_in_work_and_no_more),
         cmocka_unit_test(a_job_counts_as_paused_when_nothing_is_in_work_any_more),
+        cmocka_unit_test(ranges_get_smaller_where_they_take_long_and_larger_where_they_do_not),
         cmocka_unit_test(an_end_by_force_waits_for_ranges_that_cannot_be_forsaken),
         cmocka_unit_test(ranges_that_were_forsaken_free_what_they_use_when_the_last_has_ended),
         cmocka_unit_test(an_end_by_force_is_noticed_when_it_came_during_a_look),
