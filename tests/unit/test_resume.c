@@ -4,8 +4,7 @@
  * the end the target holds what the job promises: a mirror's the source, a backup's the moment of
  * its first start. */
 #include "block/image/image.h"
-#include "job/job.h"
-#include "tests/unit/qcow2_rig.h"
+#include "tests/unit/resume_rig.h"
 #include "util/prng.h"
 
 #define DISK_BYTES (4 * MiB)
@@ -13,14 +12,9 @@
 #define SECTOR 512
 
 /* Sanitized programs are slow. */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(ASH_CO_ASAN)
 #define SEEDS 12
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SEEDS 12
-#endif
-#endif
-#ifndef SEEDS
+#else
 #define SEEDS 120
 #endif
 
@@ -43,26 +37,6 @@ struct machine {
     uint8_t now[DISK_BYTES];
     uint8_t copy[DISK_BYTES];
 };
-
-ASH_CO_FN static int disk_io(struct ash_disk *disk, uint8_t op, uint64_t offset, void *buffer,
-                             uint64_t bytes)
-{
-    struct iovec vec = {buffer, bytes};
-    struct ash_io io = {.op = op, .offset = offset, .bytes = bytes, .iov = ash_iov_of(&vec, 1)};
-    return ash_disk_io(disk, &io);
-}
-
-ASH_CO_FN static struct ash_disk *open_disk(struct machine *m, const char *name)
-{
-    struct ash_error error = ASH_ERROR_INIT;
-    struct ash_disk *disk = NULL;
-    int ret = rig_open(&m->rig, name, ASH_NODE_WRITE | ASH_NODE_DISCARD, &disk, &error);
-    if (ret < 0) {
-        print_message("seed %lu: %s\n", (unsigned long)m->seed, error.message);
-    }
-    assert_int_equal(ret, 0);
-    return disk;
-}
 
 ASH_CO_FN static int start(struct machine *m, struct ash_disk *disk, struct ash_job **job,
                            struct ash_error *error)
@@ -104,16 +78,6 @@ ASH_CO_FN static void guest(struct machine *m, struct ash_disk *disk, unsigned w
     }
 }
 
-ASH_CO_FN static void end_job(struct ash_job *job)
-{
-    (void)!ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, NULL);
-    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
-        ash_co_sleep(1000000);
-    }
-    assert_int_equal(ash_co_job_control(job, ASH_JOB_DISMISS, 0, NULL), 0);
-    ash_job_unref(job);
-}
-
 static int make_images(void *opaque)
 {
     struct machine *m = opaque;
@@ -122,7 +86,7 @@ static int make_images(void *opaque)
     const char *target = m->version_2 ? "cluster_size=16k,compat=0.10" : "cluster_size=16k";
     assert_int_equal(rig_create(&m->rig, "source", DISK_BYTES, source), 0);
     assert_int_equal(rig_create(&m->rig, "target", DISK_BYTES, target), 0);
-    struct ash_disk *disk = open_disk(m, "source");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "source");
     for (uint64_t at = 0; at < DISK_BYTES; at += 64 * KiB) {
         if (ash_prng_chance(&m->prng, 700)) {
             memset(m->moment + at, 1 + (int)ash_prng_below(&m->prng, 255), 64 * KiB);
@@ -139,7 +103,7 @@ static int first_life(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "source");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "source");
     guest(m, disk, 10); /* not all of it flushed when the job starts */
     assert_int_equal(disk_io(disk, ASH_READ, 0, m->moment, DISK_BYTES), 0);
     ash_sim_power_cut_at(m->rig.world, ash_prng_between(&m->prng, 1, 700), ASH_SIM_CUT_RANDOM);
@@ -167,7 +131,7 @@ static enum phase phase_of(const struct machine *m)
 
 ASH_CO_FN static void expect_same(struct machine *m, const uint8_t *want, const char *what)
 {
-    struct ash_disk *target = open_disk(m, "target");
+    struct ash_disk *target = open_disk(&m->rig, m->seed, "target");
     assert_int_equal(disk_io(target, ASH_READ, 0, m->copy, DISK_BYTES), 0);
     for (uint64_t i = 0; i < SECTORS; i++) {
         if (memcmp(m->copy + i * SECTOR, want + i * SECTOR, SECTOR) != 0) {
@@ -231,7 +195,8 @@ static int second_life(void *opaque)
     struct ash_job *job;
     bool begun = phase_of(m) == BEGUN;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, m->meddling == WITH_TARGET ? "target" : "source");
+    struct ash_disk *disk =
+        open_disk(&m->rig, m->seed, m->meddling == WITH_TARGET ? "target" : "source");
     struct meddler meddler = {m, disk, true};
     if (begun && m->meddling == AT_ONCE) {
         meddler.done = false;
@@ -241,7 +206,7 @@ static int second_life(void *opaque)
     }
     if (m->meddling == WITH_TARGET) {
         assert_int_equal(ash_co_disk_close(disk, NULL), 0);
-        disk = open_disk(m, "source");
+        disk = open_disk(&m->rig, m->seed, "source");
     }
     if (!begun) {
         assert_int_equal(disk_io(disk, ASH_READ, 0, m->moment, DISK_BYTES), 0);
@@ -347,6 +312,36 @@ static void a_write_while_the_job_is_resumed_is_not_missed(void **state)
     run_seeds("mirror", AT_ONCE, SEEDS / 3);
 }
 
+/* With its images made. */
+static struct machine *machine_new(const char *type, uint64_t seed, bool version_2)
+{
+    struct machine *m = g_new0(struct machine, 1);
+    struct ash_sim_config config = {.seed = seed};
+    m->type = type;
+    m->version_2 = version_2;
+    ash_prng_seed(&m->prng, seed);
+    rig_world(&m->rig, &config);
+    rig_boot(&m->rig);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
+    return m;
+}
+
+/* The same, on disks that take their time from then on. */
+static struct machine *slow_machine_new(const char *type, uint64_t seed)
+{
+    struct machine *m = machine_new(type, seed, false);
+    struct ash_sim_config config = {
+        .seed = seed, .latency_ns_min = 1000, .latency_ns_max = 20000000};
+    ash_sim_world_configure(m->rig.world, &config);
+    return m;
+}
+
+static void machine_free(struct machine *m)
+{
+    rig_end(&m->rig);
+    g_free(m);
+}
+
 /* The image was marked anew by a later job, whose file is not the one that is given. */
 static int start_another(void *opaque)
 {
@@ -354,7 +349,7 @@ static int start_another(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "source");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "source");
     m->refused = start(m, disk, &job, &error);
     if (m->refused == 0) {
         ash_co_sleep(100000000);
@@ -368,14 +363,8 @@ static void the_file_of_an_earlier_job_is_refused(void **state)
 {
     static uint8_t file[8192];
     static const uint8_t nothing[SECTOR];
-    struct machine *m = g_new0(struct machine, 1);
-    struct ash_sim_config config = {.seed = 1};
+    struct machine *m = machine_new("mirror", 1, false);
     (void)state;
-    m->type = "mirror";
-    ash_prng_seed(&m->prng, 1);
-    rig_world(&m->rig, &config);
-    rig_boot(&m->rig);
-    assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
     assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
     assert_int_equal(m->refused, 0);
     uint64_t bytes = (uint64_t)ash_sim_file_bytes(m->rig.world, "state");
@@ -389,8 +378,7 @@ static void the_file_of_an_earlier_job_is_refused(void **state)
     assert_int_equal(ash_sim_file_write(m->rig.world, "state", 0, file, bytes), 0);
     assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
     assert_int_equal(m->refused, -ESTALE);
-    rig_end(&m->rig);
-    g_free(m);
+    machine_free(m);
 }
 
 static void a_job_on_images_of_version_2_needs_somebody_to_vouch(void **state)
@@ -398,15 +386,8 @@ static void a_job_on_images_of_version_2_needs_somebody_to_vouch(void **state)
     static const char *const types[] = {"mirror", "backup"};
     (void)state;
     for (size_t i = 0; i < 2; i++) {
-        struct machine *m = g_new0(struct machine, 1);
-        struct ash_sim_config config = {.seed = 1};
+        struct machine *m = machine_new(types[i], 1, true);
         uint8_t header[SECTOR];
-        m->type = types[i];
-        m->version_2 = true;
-        ash_prng_seed(&m->prng, 1);
-        rig_world(&m->rig, &config);
-        rig_boot(&m->rig);
-        assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
         assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
         assert_int_equal(m->refused, -ENOTSUP);
         m->vouched = true;
@@ -416,8 +397,7 @@ static void a_job_on_images_of_version_2_needs_somebody_to_vouch(void **state)
         assert_memory_equal(header, "ASHLARJ1", 8);
         assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
         assert_int_equal(m->refused, 0); /* it was resumed */
-        rig_end(&m->rig);
-        g_free(m);
+        machine_free(m);
     }
 }
 
@@ -440,7 +420,7 @@ static int start_beside_a_guest(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    m->disk = open_disk(m, "source");
+    m->disk = open_disk(&m->rig, m->seed, "source");
     assert_int_equal(start(m, m->disk, &job, &error), 0);
     ash_co_sleep(100000000);
     end_job(job);
@@ -461,19 +441,9 @@ static void a_guest_writes_while_an_image_is_marked_again(void **state)
 {
     (void)state;
     for (unsigned seed = 0; seed < SEEDS; seed++) {
-        struct machine *m = g_new0(struct machine, 1);
-        struct ash_sim_config config = {.seed = seed};
-        m->type = "mirror";
-        ash_prng_seed(&m->prng, seed);
-        rig_world(&m->rig, &config);
-        rig_boot(&m->rig);
-        assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
-        config.latency_ns_min = 1000;
-        config.latency_ns_max = 20000000;
-        ash_sim_world_configure(m->rig.world, &config);
+        struct machine *m = slow_machine_new("mirror", seed);
         assert_int_equal(ash_loop_run_sync(m->rig.loop, start_beside_a_guest, m), 0);
-        rig_end(&m->rig);
-        g_free(m);
+        machine_free(m);
     }
 }
 
@@ -484,20 +454,16 @@ static int replace_nobody(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "source");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "source");
     json_t *description =
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "type", "mirror", "job-id", "job",
                   "device", ash_disk_node(disk)->name, "target", "target", "format", "qcow2",
                   "state-file", "state", "replaces", "nobody", "auto-dismiss", 0);
     assert_int_equal(ash_co_job_start(m->rig.loop, description, NULL, NULL, &job, &error), 0);
     json_decref(description);
-    while (ash_job_state(job) != ASH_JOB_READY) {
-        ash_co_sleep(1000000);
-    }
+    await(job, ASH_JOB_READY);
     assert_int_equal(ash_co_job_control(job, ASH_JOB_COMPLETE, 0, &error), 0);
-    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
-        ash_co_sleep(1000000);
-    }
+    await(job, ASH_JOB_CONCLUDED);
     m->refused = job->ret;
     end_job(job);
     assert_string_equal(ash_disk_node(disk)->driver->name, "qcow2");
@@ -513,19 +479,15 @@ static int complete_a_mirror(void *opaque)
     struct ash_job *job;
     uint8_t data[SECTOR] = {1};
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "source");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "source");
     assert_int_equal(start(m, disk, &job, &error), 0);
-    while (ash_job_state(job) != ASH_JOB_READY) {
-        ash_co_sleep(1000000);
-    }
+    await(job, ASH_JOB_READY);
     assert_int_equal(disk_io(disk, ASH_WRITE, 0, data, SECTOR), 0);
     ash_co_sleep(100000000);
     assert_int_equal(disk_io(disk, ASH_WRITE, 0, data, SECTOR), 0);
     ash_co_sleep(1500000000); /* it is copied, and neither image was flushed since */
     assert_int_equal(ash_co_job_control(job, ASH_JOB_COMPLETE, 0, &error), 0);
-    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
-        ash_co_sleep(1000000);
-    }
+    await(job, ASH_JOB_CONCLUDED);
     assert_int_equal(job->ret, 0);
     assert_string_equal(ash_disk_node(disk)->filename, "target");
     end_job(job);
@@ -537,39 +499,22 @@ static void a_mirror_is_completed_while_its_bits_are_cleared(void **state)
 {
     (void)state;
     for (unsigned seed = 0; seed < SEEDS; seed++) {
-        struct machine *m = g_new0(struct machine, 1);
-        struct ash_sim_config config = {.seed = seed};
-        m->type = "mirror";
-        ash_prng_seed(&m->prng, seed);
-        rig_world(&m->rig, &config);
-        rig_boot(&m->rig);
-        assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
-        config.latency_ns_min = 1000;
-        config.latency_ns_max = 20000000;
-        ash_sim_world_configure(m->rig.world, &config);
+        struct machine *m = slow_machine_new("mirror", seed);
         m->rig.loop->sched.shuffle = &m->prng;
         assert_int_equal(ash_loop_run_sync(m->rig.loop, complete_a_mirror, m), 0);
-        rig_end(&m->rig);
-        g_free(m);
+        machine_free(m);
     }
 }
 
 static void a_mirror_whose_replaces_was_refused_can_be_resumed(void **state)
 {
-    struct machine *m = g_new0(struct machine, 1);
-    struct ash_sim_config config = {.seed = 1};
+    struct machine *m = machine_new("mirror", 1, false);
     (void)state;
-    m->type = "mirror";
-    ash_prng_seed(&m->prng, 1);
-    rig_world(&m->rig, &config);
-    rig_boot(&m->rig);
-    assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
     assert_int_equal(ash_loop_run_sync(m->rig.loop, replace_nobody, m), 0);
     assert_int_equal(m->refused, -ENODEV);
     assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
     assert_int_equal(m->refused, 0);
-    rig_end(&m->rig);
-    g_free(m);
+    machine_free(m);
 }
 
 int main(void)

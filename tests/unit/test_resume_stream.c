@@ -4,8 +4,7 @@
  * again, and the stream with the same state file. It must leave out what was gone through before,
  * and in the end the overlay, on its new chain, reads as it did. */
 #include "block/image/image.h"
-#include "job/job.h"
-#include "tests/unit/qcow2_rig.h"
+#include "tests/unit/resume_rig.h"
 #include "util/prng.h"
 
 #define DISK_BYTES (8 * MiB)
@@ -15,14 +14,9 @@
 #define PART_BYTES MiB
 
 /* Sanitized programs are slow. */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(ASH_CO_ASAN)
 #define SEEDS 30
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SEEDS 30
-#endif
-#endif
-#ifndef SEEDS
+#else
 #define SEEDS 100
 #endif
 
@@ -43,26 +37,6 @@ struct machine {
     uint8_t copy[LONGEST_BYTES];
 };
 
-ASH_CO_FN static int disk_io(struct ash_disk *disk, uint8_t op, uint64_t offset, void *buffer,
-                             uint64_t bytes)
-{
-    struct iovec vec = {buffer, bytes};
-    struct ash_io io = {.op = op, .offset = offset, .bytes = bytes, .iov = ash_iov_of(&vec, 1)};
-    return ash_disk_io(disk, &io);
-}
-
-ASH_CO_FN static struct ash_disk *open_disk(struct machine *m, const char *name)
-{
-    struct ash_error error = ASH_ERROR_INIT;
-    struct ash_disk *disk = NULL;
-    int ret = rig_open(&m->rig, name, ASH_NODE_WRITE | ASH_NODE_DISCARD, &disk, &error);
-    if (ret < 0) {
-        print_message("seed %lu: %s\n", (unsigned long)m->seed, error.message);
-    }
-    assert_int_equal(ret, 0);
-    return disk;
-}
-
 ASH_CO_FN static int start(struct machine *m, struct ash_disk *disk, const char *base,
                            struct ash_job **job, struct ash_error *error)
 {
@@ -73,16 +47,6 @@ ASH_CO_FN static int start(struct machine *m, struct ash_disk *disk, const char 
     int ret = ash_co_job_start(m->rig.loop, description, NULL, NULL, job, error);
     json_decref(description);
     return ret;
-}
-
-ASH_CO_FN static void end_job(struct ash_job *job)
-{
-    (void)!ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, NULL);
-    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
-        ash_co_sleep(1000000);
-    }
-    assert_int_equal(ash_co_job_control(job, ASH_JOB_DISMISS, 0, NULL), 0);
-    ash_job_unref(job);
 }
 
 /* Makes the disk shorter, and mostly longer again. */
@@ -130,7 +94,7 @@ ASH_CO_FN static void guest(struct machine *m, struct ash_disk *disk, unsigned w
 /* Writes random pieces of an image; what is left out shows what is below. */
 ASH_CO_FN static void fill(struct machine *m, const char *name, uint64_t bytes, uint32_t chance)
 {
-    struct ash_disk *disk = open_disk(m, name);
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, name);
     for (uint64_t at = 0; at < bytes; at += 64 * KiB) {
         if (ash_prng_chance(&m->prng, chance)) {
             memset(m->copy, 1 + (int)ash_prng_below(&m->prng, 255), 64 * KiB);
@@ -170,7 +134,7 @@ static int first_life(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "top");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
     look(m, disk);
     uint64_t at = m->cut_at != 0 ? m->cut_at : ash_prng_between(&m->prng, 80, 400);
     ash_sim_power_cut_at(m->rig.world, at, ASH_SIM_CUT_RANDOM);
@@ -236,7 +200,7 @@ ASH_CO_FN static void expect_contents(struct machine *m, struct ash_disk *disk, 
 ASH_CO_FN static void expect_the_end(struct machine *m)
 {
     struct audit audit;
-    struct ash_disk *disk = open_disk(m, "top");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
     struct ash_edge *backing = ash_disk_node(disk)->backing;
     assert_int_equal(phase_of(m), ENDED);
     assert_true((backing != NULL) == (m->base != NULL));
@@ -251,9 +215,7 @@ ASH_CO_FN static void expect_the_end(struct machine *m)
 
 ASH_CO_FN static void wait_for_end(struct machine *m, struct ash_job *job)
 {
-    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
-        ash_co_sleep(1000000);
-    }
+    await(job, ASH_JOB_CONCLUDED);
     if (job->ret < 0) {
         print_message("seed %lu: %s\n", (unsigned long)m->seed, job->error.message);
     }
@@ -268,7 +230,7 @@ static int second_life(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "top");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
     if (m->alone) {
         expect_contents(m, disk, "after the cut");
     }
@@ -300,7 +262,7 @@ static int check_the_end(void *opaque)
     struct machine *m = opaque;
     ash_co_assert_inside();
     if (!m->alone) { /* which of the guest's writes were stable is not known */
-        struct ash_disk *disk = open_disk(m, "top");
+        struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
         look(m, disk);
         assert_int_equal(ash_co_disk_close(disk, NULL), 0);
     }
@@ -410,7 +372,7 @@ static int grow_and_leave(void *opaque)
     struct ash_job_info info = {.size = sizeof(info)};
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "top");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
     json_t *description =
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "type", "stream", "device",
                   ash_disk_node(disk)->name, "job-id", "job", "base", "base", "state-file", "state",
@@ -425,14 +387,10 @@ static int grow_and_leave(void *opaque)
     assert_int_equal(ash_co_disk_resize(disk, 5 * MiB, ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF, NULL),
                      0);
     assert_int_equal(ash_co_disk_resize(disk, DISK_BYTES, 0, ASH_PREALLOC_OFF, NULL), 0);
-    while (ash_job_state(job) != ASH_JOB_PENDING) {
-        ash_co_sleep(1000000);
-    }
+    await(job, ASH_JOB_PENDING);
     look(m, disk);
     assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, NULL), 0);
-    while (ash_job_state(job) != ASH_JOB_NULL) {
-        ash_co_sleep(1000000);
-    }
+    await(job, ASH_JOB_NULL);
     ash_job_unref(job);
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
     return 0;
@@ -462,7 +420,7 @@ static int fail_once(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "top");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
     look(m, disk);
     json_t *description =
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s, s:b}", "type", "stream", "device",
@@ -471,9 +429,7 @@ static int fail_once(void *opaque)
     assert_int_equal(ash_co_job_start(m->rig.loop, description, NULL, NULL, &job, &error), 0);
     json_decref(description);
     ash_sim_aim(m->rig.world, "mid", m->seed, 1, -EIO);
-    while (ash_job_state(job) != ASH_JOB_CONCLUDED) {
-        ash_co_sleep(1000000);
-    }
+    await(job, ASH_JOB_CONCLUDED);
     assert_int_equal(job->ret, -EIO);
     end_job(job);
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
@@ -501,7 +457,7 @@ static int begin_and_leave(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "top");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
     look(m, disk);
     assert_int_equal(start(m, disk, m->base, &job, &error), 0);
     ash_co_sleep(UINT64_C(4000000000));
@@ -525,7 +481,7 @@ static int force_during_flush(void *opaque)
     uint8_t before;
     uint8_t after;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "top");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
     look(m, disk);
     assert_int_equal(start(m, disk, m->base, &job, &error), 0);
     ash_co_sleep(UINT64_C(2500000000));
@@ -574,7 +530,7 @@ ASH_CO_FN static struct ash_disk *open_on(struct machine *m, enum obstacle obsta
 {
     struct ash_disk *disk = NULL;
     if (obstacle != OTHER_CHAIN) {
-        return open_disk(m, "top");
+        return open_disk(&m->rig, m->seed, "top");
     }
     json_t *description =
         json_pack("{s:s, s:{s:s, s:s}, s:{s:s, s:{s:s, s:s}, s:n}}", "driver", "qcow2", "file",
@@ -667,7 +623,7 @@ static int go_on_without_looking(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "top");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
     uint64_t before = ash_sim_file_bytes(m->rig.world, "top");
     assert_int_equal(start(m, disk, m->base, &job, &error), 0);
     wait_for_end(m, job);
@@ -714,7 +670,7 @@ static int start_after_the_end(void *opaque)
     struct ash_error error = ASH_ERROR_INIT;
     struct ash_job *job;
     ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(m, "top");
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "top");
     assert_int_equal(start(m, disk, NULL, &job, &error), -EEXIST);
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
     return 0;
