@@ -16,9 +16,7 @@
 struct open_call {
     struct ash_call call;
     char *description;
-    char *format;
-    char *cache;
-    uint32_t flags;
+    struct ash_disk_options options;
     char *job_text;
     ash_job_event_fn *event;
     void *event_opaque;
@@ -46,12 +44,8 @@ int ash_co_job_start_at_open(struct ash_disk *disk, const json_t *description,
 
 ASH_CO_FN static int open_and_start(struct open_call *open, const json_t *job)
 {
-    struct ash_disk_options options = ASH_DISK_OPTIONS_INIT;
-    options.flags = open->flags;
-    options.format = open->format;
-    options.cache = open->cache;
-    int ret = ash_co_disk_open_public(open->call.loop, open->description, &options, &open->disk,
-                                      &open->call.error);
+    int ret = ash_co_disk_open_public(open->call.loop, open->description, &open->options,
+                                      &open->disk, &open->call.error);
     if (ret == 0) {
         ret = ash_co_job_start_at_open(open->disk, job, open->event, open->event_opaque, &open->job,
                                        &open->call.error);
@@ -77,8 +71,7 @@ static int run(struct ash_call *call)
 static void open_clear(struct open_call *open)
 {
     g_free(open->description);
-    g_free(open->format);
-    g_free(open->cache);
+    ash_disk_options_clear(&open->options);
     g_free(open->job_text);
 }
 
@@ -103,11 +96,7 @@ static void open_init(struct open_call *open, struct ash_loop *loop, const char 
         .event_opaque = event_opaque,
     };
     ash_call_init(&open->call, loop, run, finish);
-    if (options != NULL) {
-        open->flags = options->flags;
-        open->format = g_strdup(options->format);
-        open->cache = g_strdup(options->cache);
-    }
+    ash_disk_options_copy(&open->options, options);
 }
 
 ASH_PUBLIC int ash_disk_open_with_job(struct ash_loop *loop, const char *description,

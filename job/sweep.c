@@ -11,7 +11,7 @@
 #define RETRY_NS                                                                                   \
     10000000 /* after an error that was ignored: what fails at once may be tried for ever */
 
-/* 1 MiB is as fast as more is. Below 64 KiB, half of the time goes into what each request costs. */
+/* From 1 MiB, what a copier has in a buffer at once, to the cluster that images have by default. */
 #define PIECE_BYTES_MAX (1 * MiB)
 #define PIECE_BYTES_MIN (64 * KiB)
 #define SLOW_NS UINT64_C(500000000)

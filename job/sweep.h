@@ -49,7 +49,7 @@ struct ash_sweep {
     bool forsakable;
     bool looks;         /* next() does I/O */
     uint64_t grace_ns;  /* so long what is in work may take to end, before it is forsaken: of jobs
-                           that  leave something behind that others meet */
+                           that leave something behind that others meet */
     uint64_t forced_ns; /* when the grace ends; 0: it has not begun */
     bool remembers;     /* next() finds again what failed */
     bool hasty; /* users wait: an error ends the run, and its policy is the caller's business */

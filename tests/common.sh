@@ -90,6 +90,6 @@ run_tests()
 
 finish()
 {
-    printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
+    printf '\n%s seconds\n%s passed, %s failed, %s skipped\n' "$SECONDS" "$passed" "$failed" "$skipped"
     [ "$failed" = 0 ] && [ "$passed" != 0 ]
 }

@@ -19,10 +19,9 @@ enum verb { VERB_OPEN, VERB_CLOSE, VERB_RESIZE, VERB_INSERT, VERB_REMOVE };
 struct control {
     struct ash_call call;
     enum verb verb;
-    char *description; /* or the name of a node */
-    char *format;
-    char *cache;
-    uint32_t flags;
+    char *description;               /* or the name of a node */
+    struct ash_disk_options options; /* open */
+    uint32_t flags;                  /* resize */
     uint64_t bytes;
     struct ash_disk *disk;
     ash_disk_opened_fn *opened;
@@ -60,6 +59,22 @@ static int node_flags(const struct ash_disk_options *options, uint32_t *flags, b
     return 0;
 }
 
+void ash_disk_options_copy(struct ash_disk_options *copy, const struct ash_disk_options *options)
+{
+    *copy = (struct ash_disk_options)ASH_DISK_OPTIONS_INIT;
+    if (options != NULL) {
+        copy->flags = options->flags;
+        copy->format = g_strdup(options->format);
+        copy->cache = g_strdup(options->cache);
+    }
+}
+
+void ash_disk_options_clear(struct ash_disk_options *copy)
+{
+    g_free((char *)copy->format);
+    g_free((char *)copy->cache);
+}
+
 int ash_co_disk_open_public(struct ash_loop *loop, const char *text,
                             const struct ash_disk_options *options, struct ash_disk **disk,
                             struct ash_error *error)
@@ -84,11 +99,7 @@ int ash_co_disk_open_public(struct ash_loop *loop, const char *text,
 
 ASH_CO_FN static int run_open(struct control *control)
 {
-    struct ash_disk_options options = ASH_DISK_OPTIONS_INIT;
-    options.flags = control->flags;
-    options.format = control->format;
-    options.cache = control->cache;
-    return ash_co_disk_open_public(control->call.loop, control->description, &options,
+    return ash_co_disk_open_public(control->call.loop, control->description, &control->options,
                                    &control->disk, &control->call.error);
 }
 
@@ -128,8 +139,7 @@ static int run(struct ash_call *call)
 static void control_clear(struct control *control)
 {
     g_free(control->description);
-    g_free(control->format);
-    g_free(control->cache);
+    ash_disk_options_clear(&control->options);
 }
 
 static void finish(struct ash_call *call)
@@ -156,11 +166,7 @@ static void control_open(struct control *control, struct ash_loop *loop, const c
 {
     control_init(control, loop, VERB_OPEN);
     control->description = g_strdup(description);
-    if (options != NULL) {
-        control->flags = options->flags;
-        control->format = g_strdup(options->format);
-        control->cache = g_strdup(options->cache);
-    }
+    ash_disk_options_copy(&control->options, options);
 }
 
 static int post(struct control *control)

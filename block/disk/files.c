@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <glib.h>
 #include "block/disk/call.h"
+#include "block/disk/disk.h"
 #include "block/driver.h"
 #include "block/graph/open.h"
 #include "util/assert.h"
@@ -32,8 +33,7 @@ struct layer {
 struct files_call {
     struct ash_call call;
     char *description;
-    char *format;
-    uint32_t flags;
+    struct ash_disk_options options;
     GArray *found;  /* struct found */
     GArray *layers; /* struct layer, yet to be read; the next one is the last */
     GHashTable *seen;
@@ -88,7 +88,7 @@ static int look_at(struct files_call *files, struct ash_node *layer, uint32_t de
         if (node->data != NULL) {
             ret = look_at(files, node->data->child, depth);
         }
-        if (ret == 0 && (files->flags & ASH_DISK_NO_BACKING) == 0) {
+        if (ret == 0 && (files->options.flags & ASH_DISK_NO_BACKING) == 0) {
             ret = add_backing(files, node, depth);
         }
     }
@@ -111,8 +111,8 @@ ASH_CO_FN static int read_layer(struct files_call *files, const struct layer *la
 
 ASH_CO_FN static int walk(struct files_call *files)
 {
-    struct layer top = {.description =
-                            ash_describe(files->description, files->format, &files->call.error)};
+    struct layer top = {
+        .description = ash_describe(files->description, files->options.format, &files->call.error)};
     if (top.description == NULL) {
         return files->call.error.code;
     }
@@ -154,7 +154,7 @@ static void files_free(struct files_call *files)
     g_array_free(files->layers, TRUE);
     g_hash_table_destroy(files->seen);
     g_free(files->description);
-    g_free(files->format);
+    ash_disk_options_clear(&files->options);
     g_free(files);
 }
 
@@ -175,8 +175,7 @@ static struct files_call *files_new(struct ash_loop *loop, const char *descripti
     struct files_call *files = g_new0(struct files_call, 1);
     ash_call_init(&files->call, loop, run, finish);
     files->description = g_strdup(description);
-    files->format = options != NULL ? g_strdup(options->format) : NULL;
-    files->flags = options != NULL ? options->flags : 0;
+    ash_disk_options_copy(&files->options, options);
     files->found = g_array_new(FALSE, FALSE, sizeof(struct found));
     files->layers = g_array_new(FALSE, FALSE, sizeof(struct layer));
     files->seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);

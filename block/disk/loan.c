@@ -310,10 +310,25 @@ ASH_PUBLIC int ash_disk_lend(struct ash_disk *disk, struct ash_loop *loop, const
     return post(c);
 }
 
+/* Who waits on the thread that has to run the disk's loop meanwhile waits for ever. */
+static int refuse_to_wait(const struct ash_disk *disk, const struct ash_loop *loop,
+                          struct ash_error *error)
+{
+    if (disk->loop == loop || !ash_loop_is_owner(disk->loop)) {
+        return 0;
+    }
+    return ash_error_set(error, -EDEADLK,
+                         "This thread runs the disk's loop and cannot wait for it");
+}
+
 ASH_PUBLIC int ash_disk_lend_sync(struct ash_disk *disk, struct ash_loop *loop,
                                   const char *node_name, struct ash_loan **loan,
                                   struct ash_error *error)
 {
+    int refused = refuse_to_wait(disk, loop, error);
+    if (refused < 0) {
+        return refused;
+    }
     struct loan_call *c = call_new(loop, disk, node_name, NULL);
     int ret = ash_call_sync(&c->call, error);
     if (ret == 0) {
@@ -333,6 +348,11 @@ ASH_PUBLIC int ash_loan_end(struct ash_loan *loan, ash_done_fn *done, void *opaq
 
 ASH_PUBLIC int ash_loan_end_sync(struct ash_loan *loan, struct ash_error *error)
 {
+    const struct lent *lent = loan->node->state;
+    int refused = refuse_to_wait(lent->disk, loan->node->loop, error);
+    if (refused < 0) {
+        return refused;
+    }
     struct loan_call *c = call_new(loan->node->loop, NULL, NULL, loan);
     int ret = ash_call_sync(&c->call, error);
     call_free(c);

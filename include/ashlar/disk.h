@@ -107,9 +107,9 @@ int ash_disk_files_sync(struct ash_loop *loop, const char *description,
                         const struct ash_disk_options *options, ash_disk_file_fn *visit,
                         void *opaque, struct ash_error *error);
 
-/* Flushes, closes and frees the disk; all its queues must have been freed, and its
- * loans ended (asserted). `done` gets
- * the result of the last flush and of writing metadata; the disk is gone in any case. */
+/* Flushes, closes and frees the disk; all its queues must have been freed, and its loans ended
+ * (asserted). `done` gets the result of the last flush and of writing metadata; the disk is gone in any
+ * case. */
 int ash_disk_close(struct ash_disk *disk, ash_done_fn *done, void *opaque);
 int ash_disk_close_sync(struct ash_disk *disk, struct ash_error *error);
 
@@ -140,11 +140,13 @@ int ash_disk_remove_filter_sync(struct ash_disk *disk, const char *node_name,
  * for the disk. So a job of that loop can copy to the disk, or read from it, though it has another
  * thread: {"type": "backup", "device": "disk0", "target": node_name, ...}. What is asked of the node
  * the disk is asked on its own thread, as by one more queue, with the rights that it was opened with.
- * The node is as long as the disk was when it was lent, or as the borrower makes it. The disk must not
- * be closed before the loan has ended; -EBUSY: something still uses the node, and the loan goes on.
- * Calls are `loop`'s, as far as completions and the owner thread are concerned; a _sync twin on that
- * thread returns only if the disk's loop is run by another one. Errors: -EINVAL (the disk is of that
- * loop already), -EEXIST (the name). */
+ * The node is as long as the disk was when it was lent, or as the borrower makes it. Until the loan
+ * has ended the disk must not be closed, nor either loop freed. The loan is the caller's; when
+ * ash_loan_end() succeeds it is gone, with -EBUSY (something still uses the node) it goes on.
+ *
+ * From any thread; `done` is called on `loop`'s. Errors arrive with `done`: -EINVAL (the disk is of
+ * that loop already), -EEXIST (the name); the call itself fails with -ENOMEM or -ESHUTDOWN only. Both
+ * loops have to run meanwhile, so a _sync twin on the thread that runs the disk's loop is -EDEADLK. */
 struct ash_loan;
 typedef void ash_disk_lent_fn(void *opaque, int ret, struct ash_loan *loan,
                               const struct ash_error *error);

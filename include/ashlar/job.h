@@ -96,7 +96,8 @@ int ash_job_start_sync(struct ash_loop *loop, const char *description, ash_job_e
  * the guest's can have come before it. `description` and `options` are those of ash_disk_open(), `job`
  * is that of ash_job_start(); a job that names no device gets the topmost node of the disk. When the job
  * is refused, the disk is closed again and the error is the job's. The caller gets the disk and a
- * reference to the job, or neither. Errors: those of both calls. */
+ * reference to the job, or neither. Errors: those of both calls, with `opened`; the call itself fails
+ * with -ENOMEM or -ESHUTDOWN only. Any thread; `opened` is called on `loop`'s. Strings are copied. */
 typedef void ash_disk_opened_with_job_fn(void *opaque, int ret, struct ash_disk *disk,
                                          struct ash_job *job, const struct ash_error *error);
 int ash_disk_open_with_job(struct ash_loop *loop, const char *description,

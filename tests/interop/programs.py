@@ -16,8 +16,8 @@ import time
 
 SKIP = 77
 SANITIZED = 'ASAN_OPTIONS' in os.environ
-# To look for leaks takes a sanitized program longer than all else that it does, and what leaks in a tool
-# leaks in the library's own tests, which always look: so only one run of so many does.
+# To look for leaks is much of what a short run of a sanitized program costs, and what leaks in a tool leaks
+# in the library's own tests, which always look: so only one run of so many does.
 LEAKS_EVERY = 4
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUTPUT_BYTES_MAX = 16 << 20

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* These loops over bytes are most of what the tests of jobs compute, so each does one thing. */
+/* The tests of jobs spend much of their time in these loops over bytes, so each does one thing. */
 #include "tests/unit/guest_model.h"
 #include <glib.h>
 #include <string.h>
 #include "util/assert.h"
 #include "util/range.h"
 
-/* Memory for what an operation knows of its bytes. It is used again, because to get as much from
- * the kernel and to touch it for the first time takes longer than all that is done with it. */
+/* Memory for what an operation knows of its bytes. It is used again: to get as much from the kernel
+ * for each operation, and to touch it for the first time, costs more than what is done with it. */
 struct guest_room {
     struct guest_room *next;
     uint64_t bytes; /* of an operation that fits */

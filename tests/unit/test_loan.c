@@ -4,6 +4,7 @@
 #include "tests/unit/unit.h"
 #include <errno.h>
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,6 +286,49 @@ static void lending_need_not_be_waited_for(void **state)
     assert_int_equal(ash_disk_close_sync(far_disk, NULL), 0);
 }
 
+struct answer {
+    atomic_bool given; /* by the far loop's thread */
+    int ret;
+    struct ash_loan *loan;
+};
+
+static void take_loan(void *opaque, int ret, struct ash_loan *lent, const struct ash_error *reason)
+{
+    struct answer *answer = opaque;
+    (void)reason;
+    answer->ret = ret;
+    answer->loan = lent;
+    atomic_store(&answer->given, true);
+}
+
+static void take_end(void *opaque, int ret, const struct ash_error *reason)
+{
+    take_loan(opaque, ret, NULL, reason);
+}
+
+static void serve_until_answered(struct answer *answer)
+{
+    while (!atomic_load(&answer->given)) {
+        assert_true(ash_loop_run_once(near_loop, 1000000, 0) >= 0);
+    }
+    assert_int_equal(answer->ret, 0);
+}
+
+/* This thread runs the loop that the other one asks. */
+static void who_runs_the_disks_loop_cannot_wait_for_it(void **state)
+{
+    (void)state;
+    struct answer lent = {.given = false}, ended = {.given = false};
+    struct ash_loan *other;
+    assert_int_equal(ash_disk_lend_sync(near_disk, far_loop, "lent", &other, &error), -EDEADLK);
+    assert_int_equal(ash_disk_lend(near_disk, far_loop, "lent", take_loan, &lent), 0);
+    serve_until_answered(&lent);
+    assert_int_equal(ash_loan_end_sync(lent.loan, &error), -EDEADLK);
+    assert_int_equal(ash_loan_end(lent.loan, take_end, &ended), 0);
+    serve_until_answered(&ended);
+    close_near();
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -295,6 +339,7 @@ int main(void)
         TEST(a_disk_that_may_not_be_written_is_no_target),
         TEST(what_cannot_be_lent_is_refused),
         TEST(lending_need_not_be_waited_for),
+        TEST(who_runs_the_disks_loop_cannot_wait_for_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,11 +8,11 @@
  * would compete for the same few lines of the first-level cache; the colour moves each top by some
  * lines.
  *
- * To map a stack, to protect its guard page, to touch it for the first time and to unmap it takes
- * longer than all that a short-lived loop does on it. So what a scheduler lets go is kept for the
- * next one, of whichever thread, in `spare`: the one thing that loops share. It is asked only where
- * a scheduler has no idle stack of its own, and nobody ever waits for it: who finds it taken maps
- * and unmaps. So it also does no harm if the process forks while another thread is in here.
+ * To map a stack, to protect its guard page, to touch it for the first time and to unmap it is much
+ * of what a short-lived loop costs. So what a scheduler lets go is kept for the next one, of
+ * whichever thread, in `spare`: the one thing that loops share. It is asked only where a scheduler
+ * has no idle stack of its own, and nobody ever waits for it: who finds it taken maps and unmaps.
+ * So it also does no harm if the process forks while another thread is in here.
  *
  * 1. A stack that grows past its end hits the guard page and ends the process; it never reaches
  *    other memory (frames larger than a page are probed: -fstack-clash-protection).
