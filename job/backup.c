@@ -87,6 +87,7 @@ struct backup_sweep {
     struct ash_copier *copier; /* with fleecing: to the target. Otherwise that of before_write */
     uint64_t position;         /* in clusters */
     bool fleecing;
+    struct ash_chain_hold hold; /* of what force has left behind */
 };
 
 static const struct ash_option backup_options[] = {
@@ -279,6 +280,7 @@ ASH_CO_FN static void backup_release(struct ash_sweep *sweep)
         ash_copier_unref(s->copier);
     }
     ash_before_write_unref(s->before_write);
+    ash_chain_release(&s->hold);
     g_free(s);
 }
 
@@ -315,7 +317,7 @@ ASH_CO_FN static int open_filter(struct backup *b, struct ash_error *error)
 ASH_CO_FN static void remove_filter(struct backup *b)
 {
     if (b->begun) {
-        int ret = ash_graft_remove(b->filter, NULL);
+        int ret = ash_graft_remove(b->filter, b->snapshot, NULL);
         ash_assert(ret == 0); /* the users have the rights that they had before */
         b->begun = false;
     }
@@ -336,24 +338,37 @@ static void release_bitmaps(struct backup *b)
     }
 }
 
+/* Nobody is to wait for what is not wanted any more, and what is still on its way to the target, or
+ * to the fleecing image, has no business with the source. What reads that, and does not end soon,
+ * stays behind: a snapshot, too, that is read, on its filter. */
+ASH_CO_FN static void forsake(struct backup *b)
+{
+    struct ash_chain_hold own = {0};
+    struct ash_chain_hold *hold = b->sweep != NULL ? &b->sweep->hold : &own;
+    if (b->before_write == NULL) {
+        return;
+    }
+    uint64_t deadline_ns =
+        ash_chain_hold_forced(hold, &b->job, b->fleecing != NULL ? b->filter : b->source);
+    b->before_write->changed = NULL;
+    ash_before_write_forsake(b->before_write, deadline_ns);
+    bool left = b->before_write->copier->abandoned;
+    if (b->sweep != NULL && b->sweep->fleecing && b->sweep->sweep.tasks > 0) {
+        ash_copier_forsake(b->sweep->copier, deadline_ns);
+        left |= b->sweep->copier->abandoned;
+    }
+    if (!left) {
+        ash_chain_release(hold);
+    }
+}
+
 ASH_CO_FN static void backup_clean(struct ash_job *job)
 {
     struct backup *b = backup_of(job);
     release_bitmaps(b);
-    if (b->before_write != NULL) {
-        b->before_write->changed = NULL;
-        /* Nobody is to wait for what is not wanted any more, and what is still on its way to the
-         * target, or to the fleecing image, has no business with the source. */
-        ash_before_write_forsake(b->before_write);
-    }
-    if (b->sweep != NULL && b->sweep->fleecing && b->sweep->sweep.tasks > 0) {
-        ash_copier_forsake(b->sweep->copier);
-    }
+    forsake(b);
     if (b->sweep != NULL) {
         ash_sweep_drop(&b->sweep->sweep); /* before the snapshot that it reads */
-    }
-    if (b->snapshot != NULL) {
-        ash_node_unref(b->snapshot); /* before the filter that it stands on */
     }
     if (b->begun) {
         struct ash_pause pause;
@@ -365,7 +380,7 @@ ASH_CO_FN static void backup_clean(struct ash_job *job)
     }
     ash_job_file_let_go(&b->state);
     ash_hbitmap_destroy(&b->own_todo);
-    struct ash_node *nodes[] = {b->filter, b->fleecing, b->target, b->source};
+    struct ash_node *nodes[] = {b->snapshot, b->filter, b->fleecing, b->target, b->source};
     for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++) {
         if (nodes[i] != NULL) {
             ash_node_unref(nodes[i]);

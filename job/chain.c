@@ -6,6 +6,7 @@
 #include "block/graph/graft.h"
 #include "block/graph/pause.h"
 #include "block/graph/plan.h"
+#include "job/sweep.h"
 #include "util/assert.h"
 
 int ash_job_find_node(struct ash_loop *loop, const char *option, const char *name,
@@ -80,6 +81,15 @@ int ash_chain_hold(struct ash_chain_hold *hold, struct ash_node *top, struct ash
     int ret = ash_graft_freeze(top, base, error);
     hold->frozen = ret == 0;
     return ret;
+}
+
+uint64_t ash_chain_hold_forced(struct ash_chain_hold *hold, const struct ash_job *job,
+                               struct ash_node *top)
+{
+    if (!job->forced || ash_chain_hold(hold, top, NULL, NULL) < 0) {
+        return UINT64_MAX;
+    }
+    return ash_loop_now(job->loop) + ASH_SWEEP_GRACE_NS;
 }
 
 ASH_CO_FN static int add_flags(struct ash_node *node, uint32_t flags, uint32_t *added,

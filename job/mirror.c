@@ -27,7 +27,7 @@ static const char *const copy_mode_names[] = {"background", "write-blocking", NU
 struct ash_mirror_sweep {
     struct ash_sweep sweep;
     struct ash_mirror *mirror;  /* not to be looked at once forsaken */
-    struct ash_chain_hold hold; /* of a commit */
+    struct ash_chain_hold hold; /* of a commit, or of what force has left behind */
     struct ash_copier *copier;
     uint64_t position;
     bool passed; /* all was looked at: while guests write, a run that is to end is one pass */
@@ -336,7 +336,7 @@ ASH_CO_FN static void remove_filter(struct ash_mirror *m)
         m->paused = true;
     }
     ash_converge_stop(&m->throttle);
-    int ret = ash_graft_remove(m->filter, NULL);
+    int ret = ash_graft_remove(m->filter, NULL, NULL);
     ash_assert(ret == 0); /* the users have the rights that they had before */
     if (top->copier != NULL) {
         ash_copier_unref(top->copier);
@@ -354,7 +354,11 @@ void ash_mirror_clean(struct ash_job *job)
     if (busy && m->base != NULL) {
         ash_copier_abandon(m->sweep->copier);
     } else if (busy) {
-        ash_copier_forsake(m->sweep->copier);
+        struct ash_chain_hold *hold = &m->sweep->hold;
+        ash_copier_forsake(m->sweep->copier, ash_chain_hold_forced(hold, job, m->source));
+        if (!m->sweep->copier->abandoned) {
+            ash_chain_release(hold);
+        }
     }
     if (m->filter != NULL) {
         remove_filter(m);

@@ -21,7 +21,8 @@
 
 struct ash_sweep;
 
-/* The grace of jobs on chains. What is well ends within it, and leaves nothing behind. */
+/* The grace of jobs on chains, and of what reads a source. What is well ends within it, and leaves
+ * nothing behind. */
 #define ASH_SWEEP_GRACE_NS UINT64_C(250000000)
 
 struct ash_sweep_ops {

@@ -162,11 +162,11 @@ void ash_before_write_break(struct ash_before_write *self, int error)
     }
 }
 
-void ash_before_write_forsake(struct ash_before_write *self)
+void ash_before_write_forsake(struct ash_before_write *self, uint64_t deadline_ns)
 {
     ash_before_write_break(self, -ECANCELED);
     if (!self->copier->forsaken) {
-        ash_copier_forsake(self->copier);
+        ash_copier_forsake(self->copier, deadline_ns);
     }
 }
 

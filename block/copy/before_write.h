@@ -98,7 +98,7 @@ ASH_CO_FN int ash_before_write_drop(struct ash_before_write *self, uint64_t offs
 
 /* Breaks the snapshot, and lets all guests go on. Again: nothing. */
 void ash_before_write_break(struct ash_before_write *self, int error);
-/* Breaks it and forsakes the copier: nothing of it holds the source any more. */
-ASH_CO_FN void ash_before_write_forsake(struct ash_before_write *self);
+/* Breaks it and forsakes the copier (ash_copier_forsake): nothing of it holds the source up any more. */
+ASH_CO_FN void ash_before_write_forsake(struct ash_before_write *self, uint64_t deadline_ns);
 
 #endif

@@ -130,25 +130,59 @@ void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock)
     leave_source(copier);
 }
 
-void ash_copier_abandon(struct ash_copier *copier)
+static void abandon(struct ash_copier *copier)
 {
-    ash_assert(!copier->forsaken);
     copier->forsaken = true;
     copier->abandoned = true;
     ash_user_forsake(&copier->source_user);
     ash_user_forsake(&copier->target_user);
 }
 
-void ash_copier_forsake(struct ash_copier *copier)
+void ash_copier_abandon(struct ash_copier *copier)
+{
+    ash_assert(!copier->forsaken);
+    abandon(copier);
+}
+
+struct patience {
+    struct ash_timer timer;
+    struct ash_copier *copier;
+    bool over;
+};
+
+static void lose_patience(struct ash_timer *timer)
+{
+    struct patience *patience = ash_container_of(timer, struct patience, timer);
+    patience->over = true;
+    ash_co_queue_wake_all(&patience->copier->read);
+}
+
+/* Until nothing reads the source, or the deadline. */
+ASH_CO_FN static void wait_for_reads(struct ash_copier *copier, uint64_t deadline_ns)
+{
+    struct patience patience = {.copier = copier};
+    ash_timer_init(&patience.timer, lose_patience);
+    if (deadline_ns != UINT64_MAX) {
+        ash_timer_set(copier->loop, &patience.timer, deadline_ns);
+    }
+    while (copier->reading > 0 && !patience.over) {
+        ash_co_queue_wait(&copier->read);
+    }
+    ash_timer_cancel(copier->loop, &patience.timer);
+}
+
+void ash_copier_forsake(struct ash_copier *copier, uint64_t deadline_ns)
 {
     ash_assert(!copier->forsaken);
     if (copier->offloading > 0) {
-        ash_copier_abandon(copier); /* the kernel waits for the target, and uses the source */
+        abandon(copier); /* the kernel waits for the target, and uses the source */
         return;
     }
     copier->forsaken = true;
-    while (copier->reading > 0) {
-        ash_co_queue_wait(&copier->read);
+    wait_for_reads(copier, deadline_ns);
+    if (copier->reading > 0) {
+        abandon(copier);
+        return;
     }
     copier->let_go = true; /* not before: copies that ended meanwhile have left by themselves */
     for (uint32_t i = 0; i < copier->copies; i++) {

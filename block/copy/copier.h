@@ -13,8 +13,9 @@
  *     inside may wait for that lock, until it is over.
  *  5. A copier whose job is forced to end is forsaken: from then on copies still on their way,
  * which can only be waiting for the target, touch and hold up the source no more.
- *  6. A copier of a chain, whose source and target guests see as one, is abandoned instead: nothing new
- *     is read or written by it, and nobody waits for what is on its way in either.
+ *  6. A copier of a chain, whose source and target guests see as one, or one whose source does not
+ *     answer in time, is abandoned instead: nothing new is read or written by it, and nobody waits for
+ *     what is on its way in either.
  *  7. It lives while it has references: who gives a copy up drops its own, and the copy that is
  *     still on its way frees it. */
 #ifndef ASH_BLOCK_COPY_COPIER_H
@@ -75,9 +76,10 @@ ASH_CO_FN int ash_copier_begin_inside(struct ash_copier *copier, struct ash_rang
                                       uint64_t offset, uint64_t bytes);
 void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock);
 
-/* Waits until no copy reads the source, and lets that go. While the kernel copies from the one to the
- * other, which may never end, it is abandoned. Once only (asserted). */
-ASH_CO_FN void ash_copier_forsake(struct ash_copier *copier);
+/* Waits until no copy reads the source, and lets that go. If one still does at the deadline (on the
+ * loop's clock; UINT64_MAX: none), or while the kernel copies from the one to the other, which may never
+ * end, it is abandoned. Once only (asserted). */
+ASH_CO_FN void ash_copier_forsake(struct ash_copier *copier, uint64_t deadline_ns);
 
 /* Waits for nothing. Its users are forsaken (ash_user_forsake), and keep both nodes. Once only. */
 void ash_copier_abandon(struct ash_copier *copier);

@@ -3,7 +3,8 @@
  *
  * Invariants:
  *  1. An edge that a job has (role ASH_ROLE_JOB) leads where the job put it: putting in a filter
- * and taking it out passes it by, or the job would read through its own filter.
+ * and taking it out passes it by, or the job would read through its own filter. So does that of a
+ * filter on which a job has left something behind (ASH_NODE_LEFT).
  *  2. When a node gets another backing node, what it holds is stable before the header says so, and
  *     the header says so before the graph does. A crash in between finds an image that reads the
  *     same by either header, which is the caller's to have brought about. */
@@ -17,13 +18,21 @@
 #include "block/map/ops.h"
 #include "util/assert.h"
 
+/* Whether the edge leads where a job put it, or is one of `except`. */
+static bool stays(const struct ash_edge *edge, const struct ash_node *except)
+{
+    const struct ash_node *parent = edge->parent;
+    return edge->role == ASH_ROLE_JOB ||
+           (parent != NULL && (parent == except || (parent->flags & ASH_NODE_LEFT) != 0));
+}
+
 /* Leads every user of `from`, but for jobs and `except`, to `to`. */
 ASH_CO_FN static int lead_users(struct ash_node *from, struct ash_node *to,
                                 const struct ash_node *except, struct ash_error *error)
 {
     struct ash_plan *plan = ash_plan_new(from->loop);
     ash_list_for_each (edge, &from->parents, struct ash_edge, child_link) {
-        if (edge->role != ASH_ROLE_JOB && (edge->parent == NULL || edge->parent != except)) {
+        if (!stays(edge, except)) {
             ash_plan_replace(plan, edge, to);
         }
     }
@@ -42,17 +51,22 @@ int ash_graft_insert(struct ash_node *filter, struct ash_error *error)
     return lead_users(filter->file->child, filter, filter, error);
 }
 
-int ash_graft_remove(struct ash_node *filter, struct ash_error *error)
+int ash_graft_remove(struct ash_node *filter, const struct ash_node *except,
+                     struct ash_error *error)
 {
     ash_assert(filter->driver->kind == ASH_DRIVER_FILTER);
-    return lead_users(filter, filter->file->child, NULL, error);
+    int ret = lead_users(filter, filter->file->child, except, error);
+    if (ret == 0 && except != NULL) {
+        filter->flags |= ASH_NODE_LEFT;
+    }
+    return ret;
 }
 
 /* Whether somebody besides jobs, and `except`, stands on the node. */
 static bool has_users(const struct ash_node *node, const struct ash_node *except)
 {
     ash_list_for_each (edge, &node->parents, struct ash_edge, child_link) {
-        if (edge->role != ASH_ROLE_JOB && (edge->parent == NULL || edge->parent != except)) {
+        if (!stays(edge, except)) {
             return true;
         }
     }
@@ -73,7 +87,7 @@ ASH_CO_FN static int put_in(struct ash_node *filter, struct ash_error *error)
     if (ret == 0 && filter->driver->inserted != NULL) {
         ret = filter->driver->inserted(filter, error);
         if (ret < 0) {
-            int undone = ash_graft_remove(filter, NULL);
+            int undone = ash_graft_remove(filter, NULL, NULL);
             ash_assert(undone == 0); /* the users have the rights that they had before */
         }
     }
@@ -120,7 +134,7 @@ int ash_graft_remove_filter(struct ash_loop *loop, const char *name, struct ash_
     ash_node_ref(filter);
     int ret = ash_pause_begin(&pause, loop, &filter, 1, UINT64_MAX);
     ash_assert(ret == 0); /* without a deadline it does not expire */
-    ret = ash_graft_remove(filter, error);
+    ret = ash_graft_remove(filter, NULL, error);
     ash_pause_end(&pause);
     ash_node_unref(filter);
     return ret;
@@ -275,7 +289,8 @@ int ash_graft_freeze(struct ash_node *top, const struct ash_node *base, struct a
         }
         const struct ash_node *next = next_edge(node)->child;
         if ((next->flags & ASH_NODE_JOBS) != 0) {
-            ash_graft_thaw(top, node); /* the filter goes when that job ends, whoever relies on it */
+            ash_graft_thaw(top,
+                           node); /* the filter goes when that job ends, whoever relies on it */
             return ash_error_set(error, -EBUSY, "Filter '%s' of another job stands below '%s'",
                                  next->name, node->filename);
         }

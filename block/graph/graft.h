@@ -11,9 +11,10 @@
 /* Puts a filter, opened with the node as its file, between the node and all that use it, but for
  * the edges that jobs have. The users must be paused. */
 ASH_CO_FN int ash_graft_insert(struct ash_node *filter, struct ash_error *error);
-/* Leads all users of the filter to what is under it. Paused: the filter, to which the caller has a
- * reference. */
-ASH_CO_FN int ash_graft_remove(struct ash_node *filter, struct ash_error *error);
+/* Leads all users of the filter, but for jobs and `except`, which may be NULL, to what is under it.
+ * Paused: the filter, to which the caller has a reference. */
+ASH_CO_FN int ash_graft_remove(struct ash_node *filter, const struct ash_node *except,
+                               struct ash_error *error);
 
 /* The same at one go, of a filter by its description, whose "file" names the node, and of one by
  * its name. Pause the users themselves. -EBUSY: nobody uses the node, or the filter is a job's. */

@@ -83,6 +83,7 @@ struct ash_limits {
 #define ASH_NODE_HEADER_URLS (1u << 12) /* the caller lets header strings be json: or URLs */
 #define ASH_NODE_GROWS (1u << 13) /* set by a driver: a write beyond the end extends the node */
 #define ASH_NODE_JOBS (1u << 15)  /* a job's own filter: nobody else takes it out of the graph */
+#define ASH_NODE_LEFT (1u << 16)  /* it was taken out, and what a job has left behind stands on it */
 #define ASH_NODE_BACKING_FILE (1u << 14) /* opened as somebody's backing node */
 
 /* Who has to know of it before a node gets longer. */

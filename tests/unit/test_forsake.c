@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Jobs that are ended by force while I/O of theirs never ends: stream and commit, whose I/O goes
- * through the guests' own chain. The job ends, guests and other disks go on, what others do to the
- * chain is refused and not waited for, and what stays behind gives everything back when it ends
- * after all. */
+ * through the guests' own chain, and mirror and backup, whose source is that. The job ends, guests
+ * and other disks go on, what others do to the chain is refused and not waited for, and what stays
+ * behind gives everything back when it ends after all. */
 #include "tests/unit/unit.h"
 #include "block/filter/fault.h"
 #include "block/graph/block.h"
@@ -427,6 +427,225 @@ CORE_TEST(force_ends_a_mirror_whose_target_never_answers)
     end_forced_mirror(core, "write_aio");
 }
 
+/* --- sources --- */
+
+static json_t *mirror(struct core *core)
+{
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "type", "mirror", "device", "top", "sync",
+                     "full", "target", core_file(core, "copy", -1), "format", "raw",
+                     "filter-node-name", "filter");
+}
+
+static json_t *backup(struct core *core)
+{
+    json_t *description = mirror(core);
+    json_object_set_new(description, "type", json_string("backup"));
+    return description;
+}
+
+ASH_CO_FN static struct ash_node *open_fleece(struct core *core)
+{
+    json_t *image = json_pack("{s:s, s:s, s:{s:s, s:s}}", "driver", "fault", "node-name", "fleece",
+                              "file", "driver", "file", "filename", core_file(core, "fleece", 0));
+    struct ash_node *node;
+    assert_int_equal(ash_node_open(core->loop, image, ASH_NODE_WRITE, &node, NULL), 0);
+    json_decref(image);
+    return node;
+}
+
+static json_t *fleecing(struct core *core, const char *image)
+{
+    json_t *description = backup(core);
+    json_object_set_new(description, "fleecing", json_string(image));
+    return description;
+}
+
+/* The job copies a disk, a layer of which stops. */
+ASH_CO_FN static void begin_held_copy(struct core *core, struct rig *rig, json_t *description)
+{
+    rig_up(core, rig);
+    core_file(core, "copy", 0);
+    assert_int_equal(byte_at(rig->disk, MiB), 1); /* the tables are in memory */
+    assert_int_equal(byte_at(rig->disk, 0), 2);
+    stop(rig, BASE, "read_aio", BREAKS);
+    rig->job = job_start(core, description);
+    wait_until_stopped(rig, BASE);
+}
+
+/* The images of the job are free, and so is the name of its filter: it can be done now. */
+ASH_CO_FN static void again(struct core *core, json_t *description)
+{
+    bool is_mirror = strcmp(json_string_value(json_object_get(description, "type")), "mirror") == 0;
+    assert_null(ash_node_find(core->loop, "filter"));
+    struct ash_job *job = job_start(core, description);
+    if (is_mirror) {
+        job_wait_for(job, ASH_JOB_READY);
+        assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, NULL), 0);
+    }
+    assert_int_equal(job_finish(core, job), 0);
+}
+
+/* job:   reads the source, held ... ended by force ............... is answered, writes nothing
+ * guest:                                          writes and reads beside it at once */
+ASH_CO_FN static void end_held_copy(struct core *core, json_t *description)
+{
+    struct rig rig;
+    begin_held_copy(core, &rig, json_incref(description));
+    end_by_force(&rig);
+    assert_string_equal(ash_disk_node(rig.disk)->name, "top");
+    assert_int_equal(write_at(rig.disk, MiB, CLUSTER, 7), 0);
+    assert_int_equal(byte_at(rig.disk, 0), 2);
+    others_go_on(&rig);
+    let_go(&rig, BASE);
+    assert_int_equal(byte_at(rig.disk, MiB), 7);
+    again(core, description);
+    all_is_given_back(&rig);
+    rig_down(&rig);
+}
+
+CORE_TEST(a_mirror_of_a_source_that_never_answers_ends)
+{
+    (void)opaque;
+    end_held_copy(core, mirror(core));
+}
+
+CORE_TEST(a_backup_of_a_source_that_never_answers_ends)
+{
+    (void)opaque;
+    end_held_copy(core, backup(core));
+}
+
+/* The snapshot that is read stays on its filter, off the guests' way. */
+CORE_TEST(a_backup_with_fleecing_of_a_source_that_never_answers_ends)
+{
+    (void)opaque;
+    end_held_copy(core, fleecing(core, core_file(core, "fleece", 0)));
+}
+
+/* backup: reads the source, held ....................... ended by force
+ * guest:                          writes there, waits ............... and goes on */
+ASH_CO_FN static void let_guest_go(struct core *core, json_t *description)
+{
+    struct rig rig;
+    begin_held_copy(core, &rig, description);
+    struct writer writer = {.disk = rig.disk, .offset = MiB};
+    core_spawn(core, write_body, &writer);
+    ash_co_sleep(100000000);
+    assert_false(writer.done);
+    end_by_force(&rig);
+    core_join(core);
+    let_go(&rig, BASE);
+    assert_int_equal(byte_at(rig.disk, MiB), 7);
+    all_is_given_back(&rig);
+    rig_down(&rig);
+}
+
+CORE_TEST(a_guest_that_waits_for_a_copy_of_a_source_that_never_answers_goes_on)
+{
+    (void)opaque;
+    let_guest_go(core, backup(core));
+}
+
+CORE_TEST(a_guest_that_waits_for_fleecing_from_a_source_that_never_answers_goes_on)
+{
+    (void)opaque;
+    let_guest_go(core, fleecing(core, core_file(core, "fleece", 0)));
+}
+
+/* What a guest has changed is in the fleecing image, from which it never comes. */
+CORE_TEST(a_backup_whose_fleecing_image_never_answers_ends)
+{
+    struct rig rig;
+    (void)opaque;
+    rig_up(core, &rig);
+    core_file(core, "copy", 0);
+    struct ash_node *fleece = open_fleece(core);
+    for (unsigned i = 0; i < BREAKS; i++) {
+        assert_int_equal(ash_fault_break(fleece, "read_aio", "stop"), 0);
+    }
+    json_t *description = fleecing(core, "fleece");
+    json_object_set_new(description, "speed", json_integer(MiB));
+    rig.job = job_start(core, description);
+    assert_int_equal(write_at(rig.disk, MiB, CLUSTER, 7), 0);
+    assert_int_equal(ash_co_job_control(rig.job, ASH_JOB_SET_SPEED, 0, NULL), 0);
+    for (unsigned i = 0; !ash_fault_is_suspended(fleece, "stop"); i++) {
+        assert_true(i < 100000);
+        ash_co_sleep(10000);
+    }
+    end_by_force(&rig);
+    assert_int_equal(write_at(rig.disk, MiB, CLUSTER, 8), 0);
+    others_go_on(&rig);
+    assert_int_equal(ash_fault_remove_break(fleece, "stop"), 0);
+    ash_co_sleep(100000000);
+    assert_int_equal(byte_at(rig.disk, MiB), 8);
+    again(core, fleecing(core, "fleece"));
+    all_is_given_back(&rig);
+    assert_int_equal(ash_node_unref(fleece), 0);
+    rig_down(&rig);
+}
+
+/* The disk is closed while its copy still waits for it; then the images close, too. */
+ASH_CO_FN static void close_held_copy(struct core *core, json_t *description)
+{
+    struct rig rig;
+    begin_held_copy(core, &rig, description);
+    end_by_force(&rig);
+    uint64_t begin_ns = ash_loop_now(core->loop);
+    assert_int_equal(ash_co_disk_close(rig.disk, NULL), 0);
+    assert_true(ash_loop_now(core->loop) - begin_ns < END_NS_MAX);
+    assert_int_equal(write_at(rig.other, 0, CLUSTER, 9), 0);
+    let_go(&rig, BASE);
+    assert_null(ash_node_find(core->loop, "base"));
+    rig.disk = open_from(core, TOP);
+    all_is_given_back(&rig);
+    rig_down(&rig);
+}
+
+CORE_TEST(a_disk_is_closed_though_a_mirror_left_a_read_of_it_behind)
+{
+    (void)opaque;
+    close_held_copy(core, mirror(core));
+}
+
+CORE_TEST(a_disk_is_closed_though_a_backup_left_a_read_of_it_behind)
+{
+    (void)opaque;
+    close_held_copy(core, backup(core));
+}
+
+CORE_TEST(a_disk_is_closed_though_a_backup_with_fleecing_left_a_read_of_it_behind)
+{
+    (void)opaque;
+    close_held_copy(core, fleecing(core, core_file(core, "fleece", 0)));
+}
+
+/* A filter of another job below could not be taken out under what stays behind: so that is waited
+ * for. */
+CORE_TEST(a_mirror_above_another_jobs_filter_waits_for_its_reads)
+{
+    struct rig rig;
+    (void)opaque;
+    rig_up(core, &rig);
+    core_file(core, "copy", 0);
+    core_file(core, "copy-mid", 0);
+    struct ash_job *below =
+        job_start(core, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "type", "backup", "device",
+                                  "mid", "sync", "none", "target", core_file(core, "copy-mid", -1),
+                                  "format", "raw", "filter-node-name", "below"));
+    stop(&rig, BASE, "read_aio", BREAKS);
+    rig.job = job_start(core, mirror(core));
+    wait_until_stopped(&rig, BASE);
+    assert_int_equal(ash_co_job_control(rig.job, ASH_JOB_FORCE_CANCEL, 0, NULL), 0);
+    ash_co_sleep(END_NS_MAX / 2);
+    assert_int_equal(ash_job_state(rig.job), ASH_JOB_ABORTING);
+    let_go(&rig, BASE);
+    assert_int_equal(job_finish(core, rig.job), -ECANCELED);
+    assert_int_equal(ash_co_job_control(below, ASH_JOB_FORCE_CANCEL, 0, NULL), 0);
+    assert_int_equal(job_finish(core, below), -ECANCELED);
+    all_is_given_back(&rig);
+    rig_down(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -444,6 +663,16 @@ int main(void)
         cmocka_unit_test(a_disk_is_closed_though_a_commit_of_the_active_image_left_io_behind),
         cmocka_unit_test(force_ends_a_mirror_whose_target_never_gets_stable),
         cmocka_unit_test(force_ends_a_mirror_whose_target_never_answers),
+        cmocka_unit_test(a_mirror_of_a_source_that_never_answers_ends),
+        cmocka_unit_test(a_backup_of_a_source_that_never_answers_ends),
+        cmocka_unit_test(a_backup_with_fleecing_of_a_source_that_never_answers_ends),
+        cmocka_unit_test(a_guest_that_waits_for_a_copy_of_a_source_that_never_answers_goes_on),
+        cmocka_unit_test(a_guest_that_waits_for_fleecing_from_a_source_that_never_answers_goes_on),
+        cmocka_unit_test(a_backup_whose_fleecing_image_never_answers_ends),
+        cmocka_unit_test(a_disk_is_closed_though_a_mirror_left_a_read_of_it_behind),
+        cmocka_unit_test(a_disk_is_closed_though_a_backup_left_a_read_of_it_behind),
+        cmocka_unit_test(a_disk_is_closed_though_a_backup_with_fleecing_left_a_read_of_it_behind),
+        cmocka_unit_test(a_mirror_above_another_jobs_filter_waits_for_its_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

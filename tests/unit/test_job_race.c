@@ -397,7 +397,9 @@ ASH_CO_FN static void force_end(const char *more, const char *held, int op)
         assert_true(i < 30000);
         ash_co_sleep(1 * MS);
     }
+    uint64_t begin_ns = ash_loop_now(rig.loop);
     assert_int_equal(end_job(ASH_JOB_FORCE_CANCEL), -ECANCELED);
+    assert_true(ash_loop_now(rig.loop) - begin_ns < 100 * MS); /* without the grace of what reads */
     assert_int_equal(write_bytes(0, 65536, 2), 0);
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
     assert_true(ash_sim_held(rig.world) > 0);
