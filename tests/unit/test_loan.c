@@ -10,7 +10,13 @@
 #include <string.h>
 #include <unistd.h>
 #include <ashlar/ashlar.h>
+#include "block/disk/disk.h"
+#include "block/graph/graft.h"
+#include "block/image/image.h"
+#include "tests/unit/dies.h"
+#include "util/co/co.h"
 #include "util/compiler.h"
+#include "util/loop/loop.h"
 
 #define DISK_BYTES (4 * MiB)
 
@@ -67,30 +73,43 @@ static struct ash_disk *open_disk(struct ash_loop *loop, const char *name, const
     return disk;
 }
 
-static int set_up(void **state)
+static int set_up_files(void **state)
 {
     (void)state;
-    struct ash_loop_config own = {.size = sizeof(own), .flags = ASH_LOOP_OWN_THREAD};
     error = (struct ash_error)ASH_ERROR_INIT;
     snprintf(directory, sizeof(directory), "%s", "/tmp/ashlar-loan-XXXXXX");
-    if (mkdtemp(directory) == NULL || ash_loop_new(NULL, &near_loop, NULL) < 0 ||
-        ash_loop_bind(near_loop) < 0 || ash_loop_new(&own, &far_loop, NULL) < 0) {
+    if (mkdtemp(directory) == NULL) {
         return -1;
     }
     make_file("near", DISK_BYTES, 1);
+    return 0;
+}
+
+static int set_up(void **state)
+{
+    struct ash_loop_config own = {.size = sizeof(own), .flags = ASH_LOOP_OWN_THREAD};
+    if (set_up_files(state) < 0 || ash_loop_new(NULL, &near_loop, NULL) < 0 ||
+        ash_loop_bind(near_loop) < 0 || ash_loop_new(&own, &far_loop, NULL) < 0) {
+        return -1;
+    }
     near_disk = open_disk(near_loop, "near", "", ASH_DISK_WRITE);
     return ash_queue_new(near_disk, 16, &queue, NULL);
 }
 
-static int tear_down(void **state)
+static int tear_down_files(void **state)
 {
     (void)state;
-    ash_loop_free(near_loop);
-    ash_loop_free(far_loop);
     char *command = g_strdup_printf("rm -r %s", directory);
     int ret = system(command);
     g_free(command);
     return ret;
+}
+
+static int tear_down(void **state)
+{
+    ash_loop_free(near_loop);
+    ash_loop_free(far_loop);
+    return tear_down_files(state);
 }
 
 static void lend(void)
@@ -329,10 +348,154 @@ static void who_runs_the_disks_loop_cannot_wait_for_it(void **state)
     close_near();
 }
 
+/* Both loops are this thread's, as a child of fork() has no other. */
+static void close_a_lent_disk(void)
+{
+    struct ash_loop_config config = ASH_LOOP_CONFIG_INIT;
+    struct answer lent = {.given = false};
+    config.hooks = dies_hooks;
+    assert_int_equal(ash_loop_new(&config, &near_loop, NULL), 0);
+    assert_int_equal(ash_loop_new(&config, &far_loop, NULL), 0);
+    assert_int_equal(ash_loop_bind(near_loop), 0);
+    assert_int_equal(ash_loop_bind(far_loop), 0);
+    far_disk = open_disk(far_loop, "near", "", ASH_DISK_WRITE);
+    assert_int_equal(ash_disk_lend(far_disk, near_loop, "lent", take_loan, &lent), 0);
+    while (!atomic_load(&lent.given)) {
+        assert_true(ash_loop_run_once(near_loop, 0, 0) >= 0);
+        assert_true(ash_loop_run_once(far_loop, 0, 0) >= 0);
+    }
+    assert_int_equal(lent.ret, 0);
+    ash_disk_close_sync(far_disk, NULL);
+}
+
+static void a_disk_is_not_closed_while_it_is_lent(void **state)
+{
+    (void)state;
+    assert_asserts(close_a_lent_disk, "disk->queues == 0");
+}
+
+/* --- what the node says that a range is --- */
+
+#define CLUSTER (64 * KiB)
+
+static int make_far_image(void *opaque)
+{
+    char *path = path_of(opaque);
+    ash_co_assert_inside();
+    int ret = ash_image_create(far_loop, path, "qcow2", DISK_BYTES, NULL, &error);
+    g_free(path);
+    return ret;
+}
+
+/* A cluster of data and a coded one, from 1 MiB on. */
+static int fill_far_disk(void *opaque)
+{
+    uint8_t *data = g_malloc(CLUSTER);
+    struct iovec vec = {data, CLUSTER};
+    struct ash_io io = {.op = ASH_WRITE,
+                        .flags = ASH_IO_COMPRESS,
+                        .offset = MiB + CLUSTER,
+                        .bytes = CLUSTER,
+                        .iov = ash_iov_of(&vec, 1)};
+    ash_co_assert_inside();
+    memset(data, 1, CLUSTER);
+    int ret = ash_disk_write(opaque, MiB, data, CLUSTER, 0);
+    ret = ret < 0 ? ret : ash_disk_io(opaque, &io);
+    g_free(data);
+    return ret;
+}
+
+struct question {
+    uint64_t offset;
+    struct ash_status status;
+};
+
+static int ask_far(void *opaque)
+{
+    struct question *question = opaque;
+    ash_co_assert_inside();
+    struct ash_io io = {.op = ASH_STATUS,
+                        .offset = question->offset,
+                        .bytes = DISK_BYTES - question->offset,
+                        .status = &question->status};
+    return ash_disk_io(far_disk, &io);
+}
+
+/* As a job does. */
+static int ask_lent(void *opaque)
+{
+    struct question *question = opaque;
+    struct ash_node *node = ash_node_find(near_loop, "lent");
+    struct ash_user user;
+    struct ash_edge *edge;
+    ash_co_assert_inside();
+    struct ash_io io = {.op = ASH_STATUS,
+                        .offset = question->offset,
+                        .bytes = DISK_BYTES - question->offset,
+                        .status = &question->status};
+    ash_user_init(&user, near_loop);
+    int ret = ash_graft_attach(node, ASH_RIGHT_READ, ASH_RIGHT_ALL, &user, &edge, NULL);
+    if (ret == 0) {
+        ash_user_enter(&user);
+        ret = ash_edge_io(edge, &io);
+        ash_user_leave(&user);
+        assert_ptr_equal(question->status.node, node);
+        assert_ptr_equal(question->status.host, node);
+        ash_graft_detach(edge);
+    }
+    ash_user_destroy(&user);
+    return ret;
+}
+
+/* What reads as zeroes, and how far, is told. Places are the far loop's, and nothing is below a
+ * leaf. */
+static void a_range_is_what_it_is_without_its_place(void **state)
+{
+    static const struct {
+        uint64_t offset;
+        uint64_t bytes;
+        uint32_t far_flags;
+        uint32_t lent_flags;
+    } ranges[] = {
+        {0, MiB, ASH_STATUS_ZERO, ASH_STATUS_ZERO | ASH_STATUS_ALLOCATED},
+        {MiB, CLUSTER, ASH_STATUS_DATA | ASH_STATUS_ALLOCATED | ASH_STATUS_OFFSET,
+         ASH_STATUS_DATA | ASH_STATUS_ALLOCATED},
+        {MiB + CLUSTER, CLUSTER, ASH_STATUS_DATA | ASH_STATUS_ALLOCATED | ASH_STATUS_COMPRESSED,
+         ASH_STATUS_DATA | ASH_STATUS_ALLOCATED},
+        {MiB + 2 * CLUSTER, DISK_BYTES - MiB - 2 * CLUSTER, ASH_STATUS_ZERO | ASH_STATUS_EOF,
+         ASH_STATUS_ZERO | ASH_STATUS_ALLOCATED | ASH_STATUS_EOF},
+    };
+    (void)state;
+    struct ash_disk_options options = ASH_DISK_OPTIONS_INIT;
+    options.flags = ASH_DISK_WRITE;
+    assert_int_equal(ash_loop_run_sync(far_loop, make_far_image, (void *)"far"), 0);
+    char *path = path_of("far");
+    assert_int_equal(ash_disk_open_sync(far_loop, path, &options, &far_disk, &error), 0);
+    g_free(path);
+    assert_int_equal(ash_loop_run_sync(far_loop, fill_far_disk, far_disk), 0);
+    lend();
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(ranges); i++) {
+        struct question far = {.offset = ranges[i].offset}, lent = far;
+        assert_int_equal(ash_loop_run_sync(far_loop, ask_far, &far), 0);
+        assert_int_equal(ash_loop_run_sync(near_loop, ask_lent, &lent), 0);
+        assert_int_equal(far.status.flags, ranges[i].far_flags);
+        assert_int_equal(lent.status.flags, ranges[i].lent_flags);
+        assert_int_equal(far.status.bytes, ranges[i].bytes);
+        assert_int_equal(lent.status.bytes, ranges[i].bytes);
+        assert_int_equal(lent.status.depth, 0);
+    }
+    close_near();
+    close_far();
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
+        /* First, while there is no other thread. */
+        cmocka_unit_test_setup_teardown(a_disk_is_not_closed_while_it_is_lent, set_up_files,
+                                        tear_down_files),
+        TEST(a_range_is_what_it_is_without_its_place),
         TEST(a_backup_goes_to_a_disk_of_another_loop),
         TEST(a_mirror_pivots_to_a_disk_of_another_loop),
         TEST(an_error_of_the_other_loops_disk_is_the_jobs),
