@@ -339,6 +339,31 @@ static void what_cannot_be_opened_starts_no_job(void **state)
     assert_int_equal(temp_bytes(temp_path("state")), -1);
 }
 
+static int make_small(void *opaque)
+{
+    json_t *options = json_pack("{s:s}", "cluster_size", "512");
+    ash_co_assert_inside();
+    int ret = ash_image_create(loop, temp_path(opaque), "qcow2", DISK_BYTES, options, NULL);
+    json_decref(options);
+    return ret;
+}
+
+/* Whoever vouches for it cannot help: it might have had a mark that was taken away. */
+static void a_header_without_room_for_a_mark_is_refused(void **state)
+{
+    static const char *const more[] = {"", ", \"state-unmarked\": true"};
+    (void)state;
+    assert_int_equal(ash_loop_run_sync(loop, make_small, (void *)"source"), 0);
+    for (size_t i = 0; i < sizeof(more) / sizeof(more[0]); i++) {
+        struct ash_error error = ASH_ERROR_INIT;
+        struct ash_disk *disk;
+        struct ash_job *job;
+        assert_int_equal(open_with(more[i], &disk, &job, &error), -ENOSPC);
+        assert_non_null(strstr(error.message, "does not fit into a cluster of 512 bytes"));
+        assert_int_equal(ash_disk_close_sync(open_plain("source"), NULL), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +373,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_job_that_is_refused_leaves_no_disk_open, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_opened_starts_no_job, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_header_without_room_for_a_mark_is_refused, set_up,
+                                        tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
