@@ -338,27 +338,20 @@ static void release_bitmaps(struct backup *b)
     }
 }
 
-/* Nobody is to wait for what is not wanted any more, and what is still on its way to the target, or
- * to the fleecing image, has no business with the source. What reads that, and does not end soon,
+/* Nobody is to wait for what is not wanted any more. What reads the source, and does not end soon,
  * stays behind: a snapshot, too, that is read, on its filter. */
 ASH_CO_FN static void forsake(struct backup *b)
 {
-    struct ash_chain_hold own = {0};
-    struct ash_chain_hold *hold = b->sweep != NULL ? &b->sweep->hold : &own;
-    if (b->before_write == NULL) {
-        return;
-    }
+    struct backup_sweep *s = b->sweep;
     uint64_t deadline_ns =
-        ash_chain_hold_forced(hold, &b->job, b->fleecing != NULL ? b->filter : b->source);
+        ash_chain_hold_forced(&s->hold, &b->job, s->fleecing ? b->filter : b->source);
     b->before_write->changed = NULL;
     ash_before_write_forsake(b->before_write, deadline_ns);
-    bool left = b->before_write->copier->abandoned;
-    if (b->sweep != NULL && b->sweep->fleecing && b->sweep->sweep.tasks > 0) {
-        ash_copier_forsake(b->sweep->copier, deadline_ns);
-        left |= b->sweep->copier->abandoned;
+    if (s->fleecing && s->sweep.tasks > 0) {
+        ash_copier_forsake(s->copier, deadline_ns);
     }
-    if (!left) {
-        ash_chain_release(hold);
+    if (!b->before_write->copier->abandoned && (s->copier == NULL || !s->copier->abandoned)) {
+        ash_chain_release(&s->hold);
     }
 }
 
@@ -366,14 +359,13 @@ ASH_CO_FN static void backup_clean(struct ash_job *job)
 {
     struct backup *b = backup_of(job);
     release_bitmaps(b);
-    forsake(b);
     if (b->sweep != NULL) {
+        forsake(b);
         ash_sweep_drop(&b->sweep->sweep); /* before the snapshot that it reads */
     }
     if (b->begun) {
         struct ash_pause pause;
-        int ret = ash_pause_begin(&pause, job->loop, &b->source, 1, UINT64_MAX);
-        ash_assert(ret == 0); /* without a deadline it does not expire */
+        ash_job_file_pause(&b->state, job, &pause, b->source);
         remove_filter(b);
         ash_job_file_let_go(&b->state); /* before anybody writes without the filter */
         ash_pause_end(&pause);
@@ -751,9 +743,7 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
     if (ret == 0) {
         ret = ash_sweep_step(sweep, flush_target);
     }
-    if (ret == 0 && b->state.resume != NULL) {
-        ret = ash_resume_commit(b->state.resume);
-    }
+    ret = ret < 0 ? ret : ash_job_file_commit(&b->state, sweep);
     if (ret < 0 && ret != -ECANCELED) {
         ash_error_errno(error, ret, "Backing up '%s' to '%s' failed", b->source->filename,
                         b->target->filename);

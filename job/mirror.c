@@ -176,7 +176,7 @@ ASH_CO_FN static int begin_state(struct ash_mirror *m, struct ash_error *error)
     while (ash_bitmap_next_dirty(m->dirty, at + bytes, UINT64_MAX, UINT64_MAX, &at, &bytes)) {
         ash_resume_put(m->state.resume, at, bytes, true);
     }
-    return ash_resume_begin(m->state.resume, error);
+    return ash_job_file_begin(&m->state, &m->sweep->sweep, error);
 }
 
 ASH_CO_FN static void let_state_go(struct ash_mirror *m)
@@ -331,8 +331,7 @@ ASH_CO_FN static void remove_filter(struct ash_mirror *m)
 {
     struct ash_mirror_top *top = ash_mirror_top_of(m->filter);
     if (!m->paused) {
-        int ret = ash_pause_begin(&m->pause, m->job.loop, &m->source, 1, UINT64_MAX);
-        ash_assert(ret == 0);
+        ash_job_file_pause(&m->state, &m->job, &m->pause, m->source);
         m->paused = true;
     }
     ash_converge_stop(&m->throttle);

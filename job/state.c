@@ -3,6 +3,7 @@
 #include "job/state.h"
 #include <errno.h>
 #include <inttypes.h>
+#include "util/assert.h"
 
 #define LOOK_NS UINT64_C(1000000000)
 
@@ -33,6 +34,65 @@ int ash_job_file_open(struct ash_job_file *file, struct ash_loop *loop, enum ash
     int ret =
         ash_job_file_open_alone(file, loop, kind, part_bytes, exact, source->size_bytes, error);
     return ret < 0 ? ret : ash_job_file_images(file, source, target, error);
+}
+
+struct file_call {
+    struct ash_resume_file *file; /* the sweep's */
+    struct ash_error error;
+};
+
+ASH_CO_FN static int begin_aside(struct ash_sweep *sweep, void *args)
+{
+    struct file_call *call = args;
+    (void)sweep;
+    return ash_resume_begin(call->file, &call->error);
+}
+
+ASH_CO_FN static int commit_aside(struct ash_sweep *sweep, void *args)
+{
+    const struct file_call *call = args;
+    (void)sweep;
+    return ash_resume_commit(call->file);
+}
+
+ASH_CO_FN static int do_aside(struct ash_job_file *file, struct ash_sweep *sweep,
+                              ASH_CO_PTR int (*run)(struct ash_sweep *sweep, void *args),
+                              struct ash_error *error)
+{
+    struct file_call call = {.file = file->resume, .error = ASH_ERROR_INIT};
+    if (sweep->file == NULL) {
+        sweep->file = file->resume;
+        ash_resume_ref(sweep->file);
+    }
+    ash_assert(sweep->file == file->resume);
+    int ret = ash_sweep_aside(sweep, run, &call, sizeof(call));
+    if (ret < 0 && call.error.code != 0) {
+        ash_error_set(error, ret, "%s", call.error.message);
+    }
+    return ret;
+}
+
+int ash_job_file_begin(struct ash_job_file *file, struct ash_sweep *sweep, struct ash_error *error)
+{
+    return do_aside(file, sweep, begin_aside, error);
+}
+
+int ash_job_file_commit(struct ash_job_file *file, struct ash_sweep *sweep)
+{
+    return file->resume != NULL ? do_aside(file, sweep, commit_aside, NULL) : 0;
+}
+
+void ash_job_file_pause(struct ash_job_file *file, const struct ash_job *job,
+                        struct ash_pause *pause, struct ash_node *source)
+{
+    bool bounded = job->forced && file->resume != NULL;
+    uint64_t deadline_ns = bounded ? ash_loop_now(job->loop) + ASH_SWEEP_GRACE_NS : UINT64_MAX;
+    int ret = ash_pause_begin(pause, job->loop, &source, 1, deadline_ns);
+    if (ret < 0) {
+        ash_resume_give_up(file->resume);
+        ret = ash_pause_begin(pause, job->loop, &source, 1, UINT64_MAX);
+    }
+    ash_assert(ret == 0); /* without a deadline it does not expire */
 }
 
 bool ash_job_file_is_resumed(const struct ash_job_file *file)

@@ -6,7 +6,9 @@
 #define ASH_JOB_STATE_H
 
 #include "block/copy/resume_file.h"
+#include "block/graph/pause.h"
 #include "job/job.h"
+#include "job/sweep.h"
 
 struct ash_job_file {
     char *name; /* options of the job: NULL: none */
@@ -28,6 +30,18 @@ ASH_CO_FN int ash_job_file_open_alone(struct ash_job_file *file, struct ash_loop
                                       uint64_t size_bytes, struct ash_error *error);
 ASH_CO_FN int ash_job_file_images(struct ash_job_file *file, struct ash_node *source,
                                   struct ash_node *target, struct ash_error *error);
+
+/* From here on the job can be resumed (ash_resume_begin), and: what was copied is noted (ash_resume_commit).
+ * Both aside, so that force need not wait for them; the second is harmless without a file. A sweep has one
+ * file. */
+ASH_CO_FN int ash_job_file_begin(struct ash_job_file *file, struct ash_sweep *sweep,
+                                 struct ash_error *error);
+ASH_CO_FN int ash_job_file_commit(struct ash_job_file *file, struct ash_sweep *sweep);
+
+/* Pauses the users of the source, as the job's filter is to go. If the job is ended by force and they are
+ * not quiet soon, the file is given up, which they may wait for. */
+ASH_CO_FN void ash_job_file_pause(struct ash_job_file *file, const struct ash_job *job,
+                                  struct ash_pause *pause, struct ash_node *source);
 
 /* Whether the job goes on from what the file says. */
 bool ash_job_file_is_resumed(const struct ash_job_file *file);

@@ -210,7 +210,7 @@ ASH_CO_FN static int begin_state(struct stream *s, struct ash_error *error)
         return 0;
     }
     ash_resume_put(resume, 0, resume->size_bytes, true);
-    return ash_resume_begin(resume, error);
+    return ash_job_file_begin(&s->state, &s->sweep->sweep, error);
 }
 
 ASH_CO_FN static void let_state_go(struct stream *s)

@@ -42,6 +42,9 @@ ASH_CO_FN static void unref(struct ash_sweep *sweep)
     if (--sweep->refs == 0) {
         ash_assert(sweep->tasks == 0);
         ash_buffers_unkeep(sweep->loop);
+        if (sweep->file != NULL) {
+            ash_resume_unref(sweep->file);
+        }
         sweep->ops->release(sweep);
     }
 }

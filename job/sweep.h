@@ -17,6 +17,7 @@
 #ifndef ASH_JOB_SWEEP_H
 #define ASH_JOB_SWEEP_H
 
+#include "block/copy/resume_file.h"
 #include "job/job.h"
 
 struct ash_sweep;
@@ -59,6 +60,7 @@ struct ash_sweep {
     uint32_t piece_bytes; /* what next() hands out at most, or a cluster; a power of two, and less
                              where ranges take long */
 
+    struct ash_resume_file *file; /* a reference, of what is done to it aside; NULL: none */
     uint32_t refs; /* the job's, and one of each range in work */
     uint32_t tasks;
     uint64_t bytes;

@@ -123,12 +123,25 @@ ASH_CO_FN static int settle_target(void *opaque)
     return ash_copier_flush(self->copier);
 }
 
+static void hold(void *opaque)
+{
+    ash_before_write_ref(opaque);
+}
+
+static void drop(void *opaque)
+{
+    ash_co_assert_inside();
+    ash_before_write_unref(opaque);
+}
+
 void ash_before_write_record(struct ash_before_write *self, struct ash_resume_file *file)
 {
     ash_assert(self->resume == NULL);
     ash_assert(file->part_bytes == self->copier->cluster_bytes);
     self->resume = file;
     file->settle = settle_target;
+    file->hold = hold;
+    file->drop = drop;
     file->opaque = self;
 }
 

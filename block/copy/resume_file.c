@@ -353,6 +353,35 @@ ASH_CO_FN static int commit_once(struct ash_resume_file *file)
     return ret;
 }
 
+/* For all that wait. It may never end. */
+static void commit_main(void *opaque)
+{
+    struct ash_resume_file *file = opaque;
+    ASH_CO_PTR void (*drop)(void *opaque) = file->drop;
+    void *held = file->opaque;
+    ash_co_assert_inside();
+    int ret = commit_once(file);
+    file->committing = false;
+    file->error = file->error == 0 ? ret : file->error;
+    ash_co_queue_wake_all(&file->waiting);
+    if (drop != NULL) {
+        drop(held);
+    }
+    ash_resume_unref(file);
+}
+
+ASH_CO_FN static void begin_commit(struct ash_resume_file *file)
+{
+    file->committing = true;
+    ash_resume_ref(file);
+    if (file->hold != NULL) {
+        file->hold(file->opaque);
+    }
+    if (ash_co_spawn(&file->loop->sched, commit_main, file) < 0) {
+        commit_main(file); /* no coroutine can be had: then it cannot be given up */
+    }
+}
+
 int ash_resume_commit(struct ash_resume_file *file)
 {
     uint64_t wanted = file->changes;
@@ -360,13 +389,9 @@ int ash_resume_commit(struct ash_resume_file *file)
     while (file->error == 0 && file->changes_stable < wanted) {
         if (file->committing) {
             ash_co_queue_wait(&file->waiting);
-            continue;
+        } else {
+            begin_commit(file);
         }
-        file->committing = true;
-        int ret = commit_once(file);
-        file->committing = false;
-        file->error = file->error == 0 ? ret : file->error;
-        ash_co_queue_wake_all(&file->waiting);
     }
     int ret = file->error;
     ash_resume_unref(file);
@@ -569,19 +594,87 @@ int ash_resume_done(struct ash_resume_file *file)
     return write_header(file, PHASE_DONE);
 }
 
+/* The header is being written; freed by whoever is last. */
+struct breaking {
+    struct ash_resume_file *file;
+    uint32_t refs;
+    bool done;
+    int ret;
+};
+
+ASH_CO_FN static void breaking_unref(struct breaking *breaking)
+{
+    if (--breaking->refs == 0) {
+        ash_resume_unref(breaking->file);
+        g_free(breaking);
+    }
+}
+
+static void break_main(void *opaque)
+{
+    struct breaking *breaking = opaque;
+    ash_co_assert_inside();
+    breaking->ret = write_header(breaking->file, PHASE_BROKEN);
+    breaking->done = true;
+    ash_co_queue_wake_all(&breaking->file->waiting);
+    breaking_unref(breaking);
+}
+
+/* Has the header say so. -ECANCELED: it was given up. */
+ASH_CO_FN static int break_header(struct ash_resume_file *file)
+{
+    struct breaking *breaking = g_new0(struct breaking, 1);
+    *breaking = (struct breaking){.file = file, .refs = 2};
+    ash_resume_ref(file);
+    if (ash_co_spawn(&file->loop->sched, break_main, breaking) < 0) {
+        break_main(breaking);
+    }
+    while (!breaking->done && !file->given_up) {
+        ash_co_queue_wait(&file->waiting);
+    }
+    int ret = breaking->done ? breaking->ret : -ECANCELED;
+    breaking_unref(breaking);
+    return ret;
+}
+
+/* The source's mark goes with the change that comes: see ash_mark_release(). */
+static int pass_given_up(const struct ash_resume_file *file)
+{
+    return file->had_mark ? 0 : -EIO;
+}
+
 int ash_resume_break(struct ash_resume_file *file)
 {
+    if (file->given_up) {
+        return pass_given_up(file);
+    }
     if (file->phase != PHASE_RUNNING) {
         return 0;
     }
-    int ret = write_header(file, PHASE_BROKEN);
+    ash_resume_ref(file);
+    int ret = break_header(file);
     struct ash_node *source = file->images[0];
-    if (ret < 0 && source != NULL) {
+    if (ret < 0 && file->given_up) {
+        ret = pass_given_up(file);
+    } else if (ret < 0 && source != NULL) {
         ash_mark_release(source);
         ret = ash_mark_drop(source);
     }
     file->phase = ret == 0 ? PHASE_BROKEN : file->phase;
+    ash_resume_unref(file);
     return ret;
+}
+
+void ash_resume_give_up(struct ash_resume_file *file)
+{
+    if (file->given_up) {
+        return;
+    }
+    file->given_up = true;
+    file->had_mark = file->images[0] != NULL;
+    file->error = file->error == 0 ? -ECANCELED : file->error;
+    ash_resume_release(file);
+    ash_co_queue_wake_all(&file->waiting);
 }
 
 /* --- mirror --- */

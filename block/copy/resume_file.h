@@ -21,7 +21,9 @@
  *     what the job is about: before that there is nothing to be resumed, and the job starts over.
  *  2. A bit counts as stable when it is so in memory, on disk, and in what is on its way to disk.
  *  3. What is to be stable before bits are, is: settle() runs before they are written.
- *  4. When the file cannot be written any more, the marks of the images go before guests go on.
+ *  4. When the file cannot be written any more, or does not answer and is given up, the marks of the
+ *     images go before guests go on.
+ *  5. Nobody's own coroutine does I/O that a guest waits for, but one that can be given up.
  *
  * On disk, little endian: the header in the first sector, then what the job is about, bits from
  * BITS_AT on. All calls are the owner thread's. */
@@ -67,9 +69,13 @@ struct ash_resume_file {
     uint64_t changes;        /* of `now`, ever */
     uint64_t changes_stable; /* of them, stable */
     bool committing;
+    bool given_up; /* nobody waits for it any more, and the images are let go */
+    bool had_mark; /* then: the source has a mark, which goes with the next change of it */
     int error; /* the first of writing: nothing can be recorded any more */
     struct ash_co_queue waiting;
-    ASH_CO_PTR int (*settle)(void *opaque); /* may be NULL */
+    ASH_CO_PTR int (*settle)(void *opaque);            /* may be NULL; then so are the next two */
+    void (*hold)(void *opaque);                        /* what settle() uses is needed */
+    ASH_CO_PTR void (*drop)(void *opaque);             /* and is not any more */
     void *opaque;
 };
 
@@ -100,6 +106,9 @@ ASH_CO_FN int ash_resume_done(struct ash_resume_file *file);
 /* It cannot be resumed ever: what it would go on from does not hold any more. 0 when that is
  * stable, by the file or by the mark of the source. */
 ASH_CO_FN int ash_resume_break(struct ash_resume_file *file);
+/* Nobody waits for the file any more, which does not answer: who does goes on, or, if the source has no
+ * mark that would go with the change, fails. The images are let go. Again: nothing. */
+ASH_CO_FN void ash_resume_give_up(struct ash_resume_file *file);
 /* The job lets the images go. */
 ASH_CO_FN void ash_resume_release(struct ash_resume_file *file);
 

@@ -5,6 +5,7 @@
  * its first start. */
 #include "block/image/image.h"
 #include "tests/unit/resume_rig.h"
+#include "util/compiler.h"
 #include "util/prng.h"
 
 #define DISK_BYTES (4 * MiB)
@@ -517,6 +518,146 @@ static void a_mirror_whose_replaces_was_refused_can_be_resumed(void **state)
     machine_free(m);
 }
 
+/* --- a file that never answers --- */
+
+#define END_NS_MAX UINT64_C(1000000000) /* from force-cancel to the end, both graces included */
+
+struct late_write {
+    struct machine *m;
+    uint64_t offset;
+    bool done;
+    int ret;
+};
+
+static void write_late(void *opaque)
+{
+    struct late_write *late = opaque;
+    static uint8_t data[SECTOR] = {1};
+    ash_co_assert_inside();
+    late->ret = disk_io(late->m->disk, ASH_WRITE, late->offset, data, SECTOR);
+    late->done = true;
+}
+
+static void hold_file(struct machine *m)
+{
+    ash_sim_hold(m->rig.world, "state", ASH_AIO_WRITE, 0, INT64_MAX);
+    ash_sim_hold(m->rig.world, "state", ASH_AIO_FLUSH, 0, INT64_MAX);
+}
+
+ASH_CO_FN static struct ash_job *start_job(struct machine *m)
+{
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    int ret = start(m, m->disk, &job, &error);
+    assert_string_equal(error.message, "");
+    assert_int_equal(ret, 0);
+    return job;
+}
+
+ASH_CO_FN static void end_in_time(struct machine *m, struct ash_job *job)
+{
+    uint64_t begin_ns = ash_loop_now(m->rig.loop);
+    assert_true(ash_sim_held(m->rig.world) > 0);
+    end_job(job);
+    assert_true(ash_loop_now(m->rig.loop) - begin_ns < END_NS_MAX);
+}
+
+/* What was held ends, and the disk is closed. */
+ASH_CO_FN static void release_file(struct machine *m)
+{
+    ash_sim_release_all(m->rig.world);
+    ash_co_sleep(100000000);
+    assert_int_equal(ash_co_disk_close(m->disk, NULL), 0);
+}
+
+/* job:    begins; runs, so that parts are clear .. file held .......... ended by force
+ * guests:                                            write, some wait ................ go on */
+static int end_beside_guests(void *opaque)
+{
+    struct machine *m = opaque;
+    struct late_write late[4];
+    unsigned waiting = 0;
+    ash_co_assert_inside();
+    m->disk = open_disk(&m->rig, m->seed, "source");
+    struct ash_job *job = start_job(m);
+    guest(m, m->disk, strcmp(m->type, "mirror") == 0 ? 400 : 20);
+    hold_file(m);
+    for (unsigned i = 0; i < ASH_ARRAY_SIZE(late); i++) {
+        late[i] = (struct late_write){.m = m, .offset = i * MiB + MiB / 2};
+        assert_int_equal(ash_co_spawn(&m->rig.loop->sched, write_late, &late[i]), 0);
+    }
+    ash_co_sleep(1000000000);
+    for (unsigned i = 0; i < ASH_ARRAY_SIZE(late); i++) {
+        waiting += !late[i].done;
+        late[i].ret += late[i].done ? 1000 : 0;
+    }
+    assert_true(waiting > 0);
+    end_in_time(m, job);
+    for (unsigned i = 0; i < ASH_ARRAY_SIZE(late); i++) {
+        assert_true(late[i].done);
+        assert_int_equal(late[i].ret, late[i].ret >= 1000 ? 1000 : m->version_2 ? -EIO : 0);
+    }
+    release_file(m);
+    return 0;
+}
+
+/* It cannot be resumed then, as the source has changed. */
+static void guests_go_on_who_wait_for_a_file_that_never_answers(void **state)
+{
+    static const char *const types[] = {"mirror", "backup"};
+    (void)state;
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(types); i++) {
+        struct machine *m = machine_new(types[i], 1, false);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, end_beside_guests, m), 0);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+        assert_true(m->refused == -ESTALE || m->refused == -EUCLEAN);
+        machine_free(m);
+    }
+}
+
+/* Nothing would tell that the source has changed: the write must not be made. */
+static void a_write_fails_that_a_file_that_never_answers_alone_could_tell_of(void **state)
+{
+    (void)state;
+    struct machine *m = machine_new("mirror", 1, true);
+    m->vouched = true;
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, end_beside_guests, m), 0);
+    machine_free(m);
+}
+
+/* A mirror cannot begin; a backup has copied all, and cannot note it. */
+static int end_alone(void *opaque)
+{
+    struct machine *m = opaque;
+    ash_co_assert_inside();
+    m->disk = open_disk(&m->rig, m->seed, "source");
+    struct ash_job *job = start_job(m);
+    hold_file(m);
+    ash_co_sleep(UINT64_C(20000000000));
+    assert_int_equal(ash_job_state(job), ASH_JOB_RUNNING);
+    end_in_time(m, job);
+    uint8_t data[SECTOR] = {2};
+    assert_int_equal(disk_io(m->disk, ASH_WRITE, MiB, data, SECTOR), 0);
+    release_file(m);
+    return 0;
+}
+
+static void a_mirror_ends_whose_file_never_answers_when_it_begins(void **state)
+{
+    (void)state;
+    struct machine *m = machine_new("mirror", 1, false);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, end_alone, m), 0);
+    machine_free(m);
+}
+
+static void a_backup_ends_whose_file_never_answers_when_all_is_copied(void **state)
+{
+    (void)state;
+    struct machine *m = machine_new("backup", 1, false);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, end_alone, m), 0);
+    machine_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -530,6 +671,10 @@ int main(void)
         cmocka_unit_test(a_guest_writes_while_an_image_is_marked_again),
         cmocka_unit_test(a_mirror_is_completed_while_its_bits_are_cleared),
         cmocka_unit_test(a_mirror_whose_replaces_was_refused_can_be_resumed),
+        cmocka_unit_test(guests_go_on_who_wait_for_a_file_that_never_answers),
+        cmocka_unit_test(a_write_fails_that_a_file_that_never_answers_alone_could_tell_of),
+        cmocka_unit_test(a_mirror_ends_whose_file_never_answers_when_it_begins),
+        cmocka_unit_test(a_backup_ends_whose_file_never_answers_when_all_is_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
