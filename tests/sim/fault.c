@@ -142,22 +142,22 @@ void sim_faults_end(struct sim_run *run)
 
 /* --- the weather --- */
 
-static void draw_cut(struct sim_run *run, struct ash_prng *prng)
+static void draw_cut(struct sim_run *run, struct ash_prng *prng, uint64_t most)
 {
     static const enum ash_sim_cut modes[] = {ASH_SIM_CUT_RANDOM, ASH_SIM_CUT_RANDOM,
                                              ASH_SIM_CUT_RANDOM, ASH_SIM_CUT_DROP,
                                              ASH_SIM_CUT_KEEP};
     enum ash_sim_cut mode = modes[sim_below(prng, G_N_ELEMENTS(modes))];
-    uint64_t most = UINT64_C(1) << sim_below(prng, 9);
     ash_sim_power_cut_at(run->world, 1 + sim_below(prng, most), mode);
 }
 
-void sim_weather_strikes(struct sim_run *run, const struct sim_disk *disk, uint32_t per_mille)
+void sim_weather_strikes(struct sim_run *run, const struct sim_disk *disk, uint32_t per_mille,
+                         uint64_t writes)
 {
     struct ash_prng prng = sim_draw(run, "strike", run->life, disk->number, disk->jobs_ever);
     if (!ash_sim_power_is_cut(run->world) && ash_prng_chance(&prng, per_mille) &&
         sim_wants(run, "strike.%u.%u.%u", run->life, disk->number, disk->jobs_ever)) {
-        draw_cut(run, &prng);
+        draw_cut(run, &prng, writes);
     }
 }
 
@@ -171,7 +171,7 @@ void sim_weather(void *opaque)
     bool cuts = ash_prng_chance(&prng, 550) && sim_wants(run, "cut.%u", run->life);
     ash_co_sleep(sim_below(&prng, span_ns));
     if (cuts) {
-        draw_cut(run, &prng);
+        draw_cut(run, &prng, UINT64_C(1) << sim_below(&prng, 9));
     }
     for (uint32_t n = 0; run->guests > 0 && n < 3; n++) {
         sim_faults_begin(run);
@@ -184,6 +184,7 @@ void sim_weather(void *opaque)
     while (run->guests > 0) {
         ash_co_sleep(span_ns);
         sim_faults_end(run);
+        span_ns += span_ns / 4; /* who lingers would be looked at all the time */
     }
     run->weather = false;
     if (run->waiter_of_weather) {

@@ -21,8 +21,10 @@ void sim_faults_begin(struct sim_run *run);
 /* No more, and what was held back goes on. */
 void sim_faults_end(struct sim_run *run);
 
-/* Something has begun that a power cut is to interrupt: with this chance it strikes soon. */
-void sim_weather_strikes(struct sim_run *run, const struct sim_disk *disk, uint32_t per_mille);
+/* Something has begun that a power cut is to interrupt: with this chance it strikes within so many
+ * writes. */
+void sim_weather_strikes(struct sim_run *run, const struct sim_disk *disk, uint32_t per_mille,
+                         uint64_t writes);
 
 /* The weather's body. It ends after the guests. */
 void sim_weather(void *opaque);

@@ -5,16 +5,21 @@
 #include <stdlib.h>
 #include "tests/sim/resume.h"
 
-static const struct sim_step *choose(struct sim_op *op)
+static uint32_t weight_of(const struct sim_step *step, bool only_requests)
+{
+    return only_requests && step->run != sim_run_io ? 0 : step->weight;
+}
+
+static const struct sim_step *choose(struct sim_op *op, bool only_requests)
 {
     uint32_t sum = 0;
     for (const struct sim_step *step = sim_steps; step->name; step++) {
-        sum += step->weight;
+        sum += weight_of(step, only_requests);
     }
     uint64_t left = sim_below(op->prng, sum);
     const struct sim_step *step = sim_steps;
-    for (; left >= step->weight; step++) {
-        left -= step->weight;
+    for (; left >= weight_of(step, only_requests); step++) {
+        left -= weight_of(step, only_requests);
     }
     return step;
 }
@@ -87,7 +92,7 @@ ASH_CO_FN static void one_step(struct sim_guest *guest)
     struct sim_disk *disk = guest->disk;
     struct sim_op op = {.guest = guest, .disk = disk, .run = disk->run, .prng = &guest->prng};
     op.resumes = disk->resuming; /* others wait */
-    op.step = op.resumes ? sim_step_job : choose(&op);
+    op.step = op.resumes ? sim_step_job : choose(&op, false);
     if (op.step->exclusive) {
         ash_co_rwlock_write(&disk->use);
     } else {
@@ -96,6 +101,17 @@ ASH_CO_FN static void one_step(struct sim_guest *guest)
     perform(&op);
     ash_co_rwlock_unlock(&disk->use);
     free(op.memory);
+}
+
+void sim_guest_request(const struct sim_op *within)
+{
+    struct sim_op *op = g_new0(struct sim_op, 1); /* there is one on the stack already */
+    *op = (struct sim_op){
+        .guest = within->guest, .disk = within->disk, .run = within->run, .prng = within->prng};
+    op->step = choose(op, true);
+    perform(op);
+    free(op->memory);
+    g_free(op);
 }
 
 /* The first guest is done with resuming the job, or has failed to. */

@@ -112,6 +112,7 @@ ASH_CO_FN static bool force(struct sim_op *op, struct ash_job *job)
     bool good = control(op, job, ASH_JOB_FORCE_CANCEL, 0) == 0;
     op->cancelled |= good;
     op->forced |= good;
+    op->run->forced |= good;
     return good;
 }
 
@@ -166,9 +167,8 @@ ASH_CO_FN static void mind(struct sim_op *op, struct ash_job *job, bool ending)
             ending = ash_prng_chance(op->prng, 400) && end_well(op, job, ASH_JOB_CANCEL);
         } else if (is_ready(job) && !ending && op->lingers > 0) {
             op->lingers--;
-            nap(op);
+            sim_resume_linger(op);
             control(op, job, ASH_JOB_PAUSE, 0); /* has it look what there is to do */
-            sim_resume_goes_on(op);
         } else if (is_ready(job) && !ending) {
             nap(op);
             bool complete = !op->keep && ash_prng_chance(op->prng, 600);

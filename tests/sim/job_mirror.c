@@ -118,7 +118,7 @@ ASH_CO_FN static void end(struct sim_op *op, int ret)
 
 const struct sim_job sim_job_mirror = {
     .type = "mirror",
-    .weight = 7,
+    .weight = 9,
     .moves = true,
     .legal = legal,
     .describe = describe,

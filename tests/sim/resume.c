@@ -67,18 +67,48 @@ bool sim_resume_has_begun(const struct sim_op *op)
     return begun;
 }
 
-void sim_resume_began(struct sim_op *op)
+/* The power is cut within so many writes, at most. */
+static void strike(const struct sim_op *op, uint64_t writes)
 {
-    bool rests = op->state[0] != '\0' && op->run->rest_ns > 0;
-    op->strikes_after = rests ? 1 + (uint32_t)sim_below(op->prng, 3) : 0;
-    op->lingers = rests ? 4 + (uint32_t)sim_below(op->prng, 6) : 0;
-    sim_resume_goes_on(op);
+    sim_weather_strikes(op->run, op->disk, op->resumes ? 400 : 800, writes);
 }
 
-void sim_resume_goes_on(struct sim_op *op)
+void sim_resume_began(struct sim_op *op)
 {
-    if (op->state[0] != '\0' && op->strikes_after-- == 0) {
-        sim_weather_strikes(op->run, op->disk, op->resumes ? 250 : 800);
+    if (op->state[0] == '\0') {
+        return;
+    }
+    if (ash_prng_chance(op->prng, 700)) {
+        op->lingers = 4 + (uint32_t)sim_below(op->prng, 6);
+    } else {
+        strike(op, UINT64_C(1) << sim_below(op->prng, 9));
+    }
+}
+
+/* Whether the file says of a part that it needs not be copied again. */
+static bool has_cleared(const struct sim_op *op)
+{
+    enum { BITS_AT = 4096, PART_BYTES = 1 << 20 };
+    uint8_t bits = 0xff;
+    uint64_t parts = (op->disk->model.bytes + PART_BYTES - 1) / PART_BYTES;
+    uint8_t all = (uint8_t)((1u << MIN(parts, 8)) - 1);
+    bool read = ash_sim_file_read(op->run->world, op->state, BITS_AT, &bits, 1) == 0;
+    return read && (bits & all) != all;
+}
+
+void sim_resume_linger(struct sim_op *op)
+{
+    enum { MS = 1000000 };
+    ash_co_sleep((300 + sim_below(op->prng, 900)) * MS); /* bits are cleared once a second */
+    if (!has_cleared(op)) {
+        return;
+    }
+    if (!op->aimed && ash_prng_chance(op->prng, 500)) {
+        op->aimed = true;
+        strike(op, UINT64_C(1) << sim_below(op->prng, 5));
+    }
+    for (uint64_t n = 1 + sim_below(op->prng, 3); n > 0; n--) {
+        sim_guest_request(op);
     }
 }
 

@@ -20,9 +20,10 @@ void sim_resume_choose(struct sim_op *op, json_t *description);
 json_t *sim_resume_description(struct sim_op *op);
 /* Whether it goes on from the moment of its first start. */
 bool sim_resume_has_begun(const struct sim_op *op);
-/* It has begun; it has gone on for a while. Then the power may be cut. */
+/* It has begun: the power may be cut, at once or while it lingers. */
 void sim_resume_began(struct sim_op *op);
-void sim_resume_goes_on(struct sim_op *op);
+/* It stays ready for a while, in which its guest writes what it has to tell of in its file. */
+ASH_CO_FN void sim_resume_linger(struct sim_op *op);
 /* It is over, or was refused. */
 void sim_resume_settle(struct sim_op *op, int ret);
 /* Whether it may be refused so. */

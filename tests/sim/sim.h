@@ -117,6 +117,7 @@ struct sim_disk {
     bool resizing;
     bool reopening;
     uint32_t resizes_ever;
+    uint64_t part_grown; /* a growth to this length failed that wrote what it added; 0: none */
     const struct sim_job *job; /* that runs; NULL: none */
     const struct ash_job *running; /* the same, once it has been started */
     bool struck;                   /* the power was cut while it ran */
@@ -174,6 +175,7 @@ struct sim_run {
     uint64_t rest_ns;  /* that guests take between their steps, at most; 0: mostly */
     uint32_t guests;   /* that have not ended */
     struct ash_co *waiter;
+    bool forced;  /* a job was ended by force, and may have left something behind */
     bool weather; /* has not ended */
     struct ash_co *waiter_of_weather;
 

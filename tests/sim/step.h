@@ -65,8 +65,8 @@ struct sim_op {
     bool certain;     /* it has to */
     char state[16];   /* its file; "": none */
     bool unmarked;    /* sim_resumable.unmarked */
-    uint32_t lingers;       /* so many looks a ready one is not ended yet */
-    uint32_t strikes_after; /* so many looks the power may be cut */
+    uint32_t lingers; /* so many looks a ready one is not ended yet */
+    bool aimed;       /* the power was to be cut in one of them */
     json_t *description;
     uint64_t watch;   /* a bitmap that was there before it began; 0 */
     uint64_t bitmap;  /* one that it uses; 0 */
@@ -101,6 +101,9 @@ struct sim_step {
 
 extern const struct sim_step sim_steps[];
 extern const struct sim_step *const sim_step_job; /* the one that starts a job */
+
+/* guest.c: one request of a guest that is within a step. */
+ASH_CO_FN void sim_guest_request(const struct sim_op *within);
 
 /* step_io.c */
 bool sim_legal_write(const struct sim_op *op);

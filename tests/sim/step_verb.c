@@ -60,6 +60,9 @@ void sim_end_resize(struct sim_op *op, int ret)
     uint64_t now = ash_disk_bytes(op->disk->disk);
     op->disk->resizing = false;
     op->disk->verbs--;
+    if (ret < 0 && op->mode == ASH_PREALLOC_FULL && op->bytes > now) {
+        op->disk->part_grown = MAX(op->disk->part_grown, op->bytes);
+    }
     if (ret == 0 && now != op->bytes) {
         sim_fail(op->run, "length", "a resize to %" PRIu64 " made it %" PRIu64, op->bytes, now);
     }
