@@ -9,10 +9,13 @@
  * sequence of strings, each with its NUL: the working directory; a file to be standard input;
  * "NAME=value" for the environment, up to an empty string; the arguments. The answers are two
  * `struct answer`s: who runs, and how it ended. Standard output and error are the server's, so
- * whoever made them reads them. The end of the socket ends the server. */
+ * whoever made them reads them. The end of the socket ends the server. With
+ * ASHLAR_FORK_PINNED in the environment each command stays on the processor that it begins on. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +46,19 @@ static void die(const char *what)
 {
     fprintf(stderr, "fork server: %s: %s\n", what, strerror(errno));
     _exit(126);
+}
+
+/* Wherever the child is now, there it stays: each page that it writes for the first time must go from the
+ * memory of every processor that its threads were on, and to tell those takes longer than to copy it. */
+static void stay_here(void)
+{
+    cpu_set_t set;
+    int cpu = sched_getcpu();
+    if (cpu >= 0 && cpu < CPU_SETSIZE) {
+        CPU_ZERO(&set);
+        CPU_SET(cpu, &set);
+        sched_setaffinity(0, sizeof(set), &set);
+    }
 }
 
 /* Sets up what a command says and returns the number of its arguments. */
@@ -87,7 +103,7 @@ static void tell(int socket, const struct answer *answer)
 }
 
 /* Returns in a child, with the number of its arguments. */
-static int serve(int socket)
+static int serve(int socket, bool pinned)
 {
     for (;;) {
         ssize_t bytes = recv(socket, command, sizeof(command) - 1, 0);
@@ -99,6 +115,9 @@ static int serve(int socket)
             die("fork");
         }
         if (answer.pid == 0) {
+            if (pinned) {
+                stay_here();
+            }
             close(socket);
             command[bytes] = '\0';
             return obey(command + bytes);
@@ -129,7 +148,9 @@ int __libc_start_main(main_fn *main, int argc, char **argv, void (*init)(void), 
         unsetenv("ASHLAR_FORK_SERVER");
         unsetenv("LD_PRELOAD");
         unsetenv("LD_BIND_NOW");
-        argc = serve(fd);
+        bool pinned = getenv("ASHLAR_FORK_PINNED") != NULL;
+        unsetenv("ASHLAR_FORK_PINNED");
+        argc = serve(fd, pinned);
         argv = arguments;
     }
     return start(main, argc, argv, init, fini, rtld_fini, stack_end);

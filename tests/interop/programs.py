@@ -107,11 +107,15 @@ class Input:
         os.close(self.fd)
 
 
+def is_peer(path):
+    return os.path.basename(path).startswith('qemu-')
+
+
 def environment(path, **more):
     """For a program. Meson has malloc() fill memory, to show what is used before it is written; of peers that
     shows nothing, and it takes them twice as many page faults, which is most of what a short run costs."""
     env = {**os.environ, **more}
-    if os.path.basename(path).startswith('qemu-'):
+    if is_peer(path):
         env.pop('MALLOC_PERTURB_', None)
     return env
 
@@ -152,6 +156,8 @@ class Forked:
         with theirs:
             env = environment(path, **env, LD_PRELOAD=preload, LD_BIND_NOW='1',
                               ASHLAR_FORK_SERVER=str(theirs.fileno()))
+            if is_peer(path):   # ours run as they would: their threads may well be on all processors
+                env['ASHLAR_FORK_PINNED'] = '1'
             self.server = subprocess.Popen([path], env=env, stdin=subprocess.DEVNULL, stdout=out.fd,
                                            stderr=err.fd, pass_fds=[theirs.fileno()])
 
@@ -196,7 +202,7 @@ class Launcher:
 
     def starter(self, path):
         env = {}
-        if SANITIZED and not os.path.basename(path).startswith('qemu-'):
+        if SANITIZED and not is_peer(path):
             self.runs += 1
             if self.runs % LEAKS_EVERY != 0:
                 env['ASAN_OPTIONS'] = os.environ['ASAN_OPTIONS'] + ':detect_leaks=0'

@@ -81,7 +81,7 @@ ASH_CO_FN static void commit_body(struct core *core, void *opaque)
 static void committing_under_guests_keeps_the_contents(void **state)
 {
     (void)state;
-    job_run_seeds(core_is_real() ? 60 : 300, commit_body);
+    job_run_seeds(core_is_real() ? 40 : 200, commit_body);
     assert_true(getenv("SEED") != NULL || (cancelled_runs > 0 && committed_runs > 0));
 }
 
@@ -153,7 +153,7 @@ ASH_CO_FN static void active_body(struct core *core, void *opaque)
 static void the_active_image_is_committed_and_left(void **state)
 {
     (void)state;
-    job_run_seeds(core_is_real() ? 60 : 300, active_body);
+    job_run_seeds(core_is_real() ? 40 : 200, active_body);
     for (unsigned i = 0; i < ENDINGS; i++) {
         assert_true(getenv("SEED") != NULL || active_runs[i] > 0);
     }
