@@ -27,6 +27,9 @@ static int make_device(struct fixture *fixture, char *path, size_t path_bytes)
         int number = ioctl(control, LOOP_CTL_GET_FREE);
         snprintf(path, path_bytes, "/dev/loop%d", number);
         device = number < 0 ? -1 : open(path, O_RDWR | O_CLOEXEC);
+        if (device < 0 && number >= 0 && errno == ENXIO) {
+            continue; /* somebody else had taken it and is just giving it back */
+        }
         if (device < 0) {
             break;
         }

@@ -16,7 +16,8 @@ static char device[32];
 static int device_fd;
 static uint8_t buffer[64 * 1024] __attribute__((aligned(4096)));
 
-/* A loop device of 512-byte sectors over `image`. -EBUSY: another program was faster. */
+/* A loop device of 512-byte sectors over `image`. -EBUSY: another program was faster. -ENXIO: and
+ * it is just giving the device back. */
 static int attach_once(int backing, uint32_t flags)
 {
     struct loop_config config = {
@@ -44,7 +45,7 @@ static int attach(uint32_t flags)
 {
     int backing = open(image, O_RDWR | O_CLOEXEC);
     int ret = -EBUSY;
-    for (unsigned i = 0; i < 100 && ret == -EBUSY; i++) {
+    for (unsigned i = 0; i < 100 && (ret == -EBUSY || ret == -ENXIO); i++) {
         ret = attach_once(backing, flags);
     }
     close(backing);
