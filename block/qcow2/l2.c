@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "block/qcow2/qcow2.h"
+#include "util/assert.h"
 
 bool ash_qcow2_entry_valid(const struct ash_qcow2_state *s, uint64_t entry)
 {
@@ -195,11 +196,7 @@ int ash_qcow2_l1_grow(struct ash_node *node, uint64_t entries, struct ash_error 
     if (entries <= s->l1.count) {
         return 0;
     }
-    if (entries > QCOW2_L1_BYTES_MAX / 8) {
-        return ash_error_set(error, -EFBIG,
-                             "'%s': the L1 table would have more than %" PRIu64 " entries",
-                             node->filename, (uint64_t)(QCOW2_L1_BYTES_MAX / 8));
-    }
+    ash_assert(entries <= QCOW2_L1_BYTES_MAX / 8); /* who wants more says what of */
     ret = ash_qcow2_before_update(node);
     if (ret < 0) {
         return ash_error_errno(error, ret, "The L1 table of '%s' cannot be made longer",

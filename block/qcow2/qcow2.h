@@ -417,7 +417,8 @@ static inline uint64_t qcow2_slice_entry(const struct ash_table_slice *slice, ui
 /* Changes an entry and marks the slice dirty. Does not yield. */
 void ash_qcow2_l2_set(struct ash_table_slice *slice, uint32_t index, uint64_t entry);
 
-/* Room for more L1 entries: a longer L1 table in a new place, switched by the header. */
+/* Room for more L1 entries, QCOW2_L1_BYTES_MAX at most: a longer L1 table in a new place, switched by
+ * the header. */
 ASH_CO_FN int ash_qcow2_l1_grow(struct ash_node *node, uint64_t entries, struct ash_error *error);
 
 /* --- refcounts --- */

@@ -278,8 +278,48 @@ LIFE_TEST(a_longer_l1_table_with_lazy_refcounts_makes_the_image_dirty)
     expect_sound();
 }
 
-/* The length is on disk before places are given to the new range, which fails. Takes the description
- * of a filter, but for what it stands on. */
+/* With clusters of 512 bytes, 32 MiB of L1 table are for 128 GiB. */
+LIFE_TEST(an_l1_table_that_cannot_be_made_longer_names_the_image)
+{
+    struct ash_sim_config fine = {.latency_ns_min = MS, .latency_ns_max = 2 * MS};
+    struct ash_sim_config broken = fine;
+    broken.write_error_per_mille = 1000;
+    assert_int_equal(rig_create(&rig, "image", 65536, "cluster_size=512"), 0);
+    assert_int_equal(open_disk(ASH_NODE_WRITE), 0);
+    int ret =
+        ash_co_disk_resize(disk, (uint64_t)128 * 1024 * MIB + 512, 0, ASH_PREALLOC_OFF, &error);
+    assert_int_equal(ret, -EFBIG);
+    assert_non_null(strstr(error.message, "'image'"));
+    assert_non_null(
+        strstr(error.message, "cannot become 137438953984 bytes long with clusters of 512"));
+    ash_sim_world_configure(rig.world, &broken);
+    assert_int_equal(ash_co_disk_resize(disk, 4 * MIB, 0, ASH_PREALLOC_OFF, &error), -EIO);
+    assert_non_null(strstr(error.message, "L1 table of 'image' cannot be made longer"));
+    ash_sim_world_configure(rig.world, &fine);
+    assert_int_equal(ash_co_disk_resize(disk, 4 * MIB, 0, ASH_PREALLOC_OFF, &error), 0);
+    assert_int_equal(close_disk(), 0);
+    expect_sound();
+}
+
+/* One of the first accesses of opening is the L1 table's. */
+LIFE_TEST(an_l1_table_that_cannot_be_read_is_named_with_its_image)
+{
+    unsigned named = 0;
+    int ret = -EIO;
+    assert_int_equal(rig_create(&rig, "image", MIB, "cluster_size=512"), 0);
+    for (uint64_t skip = 0; ret < 0; skip++) {
+        ash_sim_aim(rig.world, "image", skip, 1, -EIO);
+        ret = open_disk(0);
+        named += ret < 0 && strstr(error.message, "cannot read the L1 table") != NULL &&
+                 strstr(error.message, "image") != NULL;
+    }
+    ash_sim_aim(rig.world, "image", 0, 0, 0);
+    assert_int_equal(named, 1);
+    assert_int_equal(close_disk(), 0);
+}
+
+/* The length is on disk before places are given to the new range, which fails. Takes the
+ * description of a filter, but for what it stands on. */
 ASH_CO_FN static void fail_to_grow(json_t *description)
 {
     struct ash_sim_config full = {.latency_ns_min = MS, .latency_ns_max = 2 * MS};
@@ -359,6 +399,8 @@ int main(void)
         RUN(a_filter_has_the_length_that_a_failed_resize_left),
         RUN(a_filter_that_logs_has_the_length_that_a_failed_resize_left),
         RUN(a_longer_l1_table_with_lazy_refcounts_makes_the_image_dirty),
+        RUN(an_l1_table_that_cannot_be_made_longer_names_the_image),
+        RUN(an_l1_table_that_cannot_be_read_is_named_with_its_image),
         RUN(new_backing_strings_are_found_after_reopening),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
