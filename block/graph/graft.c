@@ -289,8 +289,8 @@ int ash_graft_freeze(struct ash_node *top, const struct ash_node *base, struct a
         }
         const struct ash_node *next = next_edge(node)->child;
         if ((next->flags & ASH_NODE_JOBS) != 0) {
-            ash_graft_thaw(top,
-                           node); /* the filter goes when that job ends, whoever relies on it */
+            /* The filter goes when that job ends, whoever relies on it. */
+            ash_graft_thaw(top, node);
             return ash_error_set(error, -EBUSY, "Filter '%s' of another job stands below '%s'",
                                  next->name, node->filename);
         }

@@ -48,8 +48,8 @@ static void die(const char *what)
     _exit(126);
 }
 
-/* Wherever the child is now, there it stays: each page that it writes for the first time must go from the
- * memory of every processor that its threads were on, and to tell those takes longer than to copy it. */
+/* Wherever the child is now, there it stays: each page that it writes for the first time must go
+ * from the memory of every processor that its threads were on, and those have to be told. */
 static void stay_here(void)
 {
     cpu_set_t set;

@@ -4,7 +4,6 @@
 #ifndef ASH_TESTS_CORE_RIG_H
 #define ASH_TESTS_CORE_RIG_H
 
-#include <dirent.h>
 #include <errno.h>
 #include <glib.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include "block/graph/open.h"
 #include "block/graph/plan.h"
 #include "tests/unit/mem_protocol.h"
+#include "tests/unit/temp_dir.h"
 #include "util/engine/sim.h"
 #include "util/loop/loop.h"
 
@@ -126,20 +126,6 @@ static inline const char *core_file(struct core *core, const char *name, int64_t
     return path;
 }
 
-/* Of files only. A program that did it would take as long as many a test. */
-static inline void core_remove_directory(const char *path)
-{
-    DIR *dir = opendir(path);
-    assert_non_null(dir);
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
-            assert_int_equal(unlinkat(dirfd(dir), entry->d_name, 0), 0);
-        }
-    }
-    closedir(dir);
-    assert_int_equal(rmdir(path), 0);
-}
-
 static inline void core_down(struct core *core)
 {
     ash_loop_free(core->loop);
@@ -148,7 +134,7 @@ static inline void core_down(struct core *core)
         assert_int_equal(ash_sim_open_files(core->world), 0);
         ash_sim_world_free(core->world);
     } else {
-        core_remove_directory(core->directory);
+        assert_int_equal(directory_remove(core->directory), 0);
     }
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Which files a disk needs: what is told before must be what opening then asks for. */
 #include "tests/unit/unit.h"
+#include "tests/unit/temp_dir.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
@@ -92,10 +93,7 @@ static int tear_down(void **state)
     ash_loop_free(*state);
     g_string_free(opened, TRUE);
     g_string_free(told, TRUE);
-    char *command = g_strdup_printf("rm -r %s", directory);
-    int ret = system(command);
-    g_free(command);
-    return ret;
+    return directory_remove(directory);
 }
 
 static int list(struct ash_loop *loop, const char *name, uint32_t flags, struct ash_error *error)

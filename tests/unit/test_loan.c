@@ -2,6 +2,7 @@
 /* Disks on loan: jobs of one loop that copy to a disk of another, through the public API. The first
  * loop is this thread's, the second has a thread of its own. */
 #include "tests/unit/unit.h"
+#include "tests/unit/temp_dir.h"
 #include <errno.h>
 #include <glib.h>
 #include <stdatomic.h>
@@ -99,10 +100,7 @@ static int set_up(void **state)
 static int tear_down_files(void **state)
 {
     (void)state;
-    char *command = g_strdup_printf("rm -r %s", directory);
-    int ret = system(command);
-    g_free(command);
-    return ret;
+    return directory_remove(directory);
 }
 
 static int tear_down(void **state)
