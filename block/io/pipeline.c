@@ -6,7 +6,7 @@
  * aligned to the node's limits and not longer than they allow.
  *  2. The tracked range is the padded one, computed before tracking; it never widens. A padded
  * write, of data or of zeroes, serialises, because between its read and its write nobody else may
- * touch the block.
+ * touch the block. That of a coded write is whole units, also beyond the end.
  *  3. Who waited for others may find the node shorter than before, and checks its range again.
  *  4. Nothing here keeps state: everything is on the stack of the request.
  *  5. Dirty bitmaps are marked after the driver and before tracking ends, in one turn, whether it
@@ -175,6 +175,16 @@ ASH_CO_FN static int outside(struct ash_edge *edge, const struct ash_io *io, int
     return ret;
 }
 
+/* A coded write replaces whole units, also the last one, of which the disk may have a part only:
+ * the disk must not get longer beside it. */
+static uint64_t tracked_bytes(const struct ash_node *node, const struct ash_io *io,
+                              const struct ash_alignment *alignment)
+{
+    bool coded = (io->flags & ASH_IO_COMPRESS) != 0 && node->map != NULL;
+    return ash_unlikely(coded) ? ash_align_up(alignment->bytes, node->map->unit_bytes)
+                               : alignment->bytes;
+}
+
 int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
 {
     struct ash_node *node = edge->child;
@@ -204,7 +214,7 @@ int ash_edge_io(struct ash_edge *edge, const struct ash_io *asked)
         (io.op == ASH_WRITE || io.op == ASH_ZERO) && (alignment.head != 0 || alignment.tail != 0);
 
     struct ash_request request;
-    ash_track_begin(&request, node, io.op, alignment.offset, alignment.bytes,
+    ash_track_begin(&request, node, io.op, alignment.offset, tracked_bytes(node, &io, &alignment),
                     padded_write || (io.flags & ASH_IO_SERIALISE) != 0);
     ret = check_range(edge, &io);
     if (ash_unlikely(ret < 0)) {

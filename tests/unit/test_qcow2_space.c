@@ -276,6 +276,57 @@ QCOW2_TEST(compressed_clusters_of_every_length_stay_when_their_neighbours_go)
     coded_clusters("cluster_size=4k,compat=0.10");
 }
 
+static int tail_coded = 1;
+static int tail_grown = 1;
+
+static void code_tail(void *opaque)
+{
+    struct iovec vec = {opaque, 2 * KIB};
+    struct ash_io io = {.op = ASH_WRITE,
+                        .flags = ASH_IO_COMPRESS,
+                        .offset = 4 * CLUSTER,
+                        .bytes = 2 * KIB,
+                        .iov = ash_iov_of(&vec, 1)};
+    ash_co_assert_inside();
+    tail_coded = ash_disk_io(disk, &io);
+}
+
+static void grow(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    tail_grown = ash_co_disk_resize(disk, 8 * CLUSTER, 0, ASH_PREALLOC_OFF, &error);
+}
+
+/* coded write: half of the last cluster, the disk ends there; held ... replaces the cluster
+ * resize:                                                        waits                     grows */
+QCOW2_TEST(a_disk_does_not_get_longer_beside_a_coded_write_of_its_last_cluster)
+{
+    uint8_t data[2 * KIB];
+    memset(data, 5, sizeof(data));
+    open_image("cluster_size=4k", 4 * CLUSTER + 2 * KIB);
+    ash_sim_hold(rig.world, "image", ASH_AIO_WRITE, 4 * CLUSTER, INT64_MAX);
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, code_tail, data), 0);
+    while (ash_sim_held(rig.world) == 0) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, grow, NULL), 0);
+    ash_co_sleep(200 * MS);
+    assert_int_equal(tail_grown, 1);
+    assert_int_equal(tail_coded, 1);
+    ash_sim_release_all(rig.world);
+    while (tail_grown == 1) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(tail_coded, 0);
+    assert_int_equal(tail_grown, 0);
+    assert_int_equal(write_bytes(4 * CLUSTER + 2 * KIB, 512, 6), 0);
+    expect_bytes(4 * CLUSTER, 2 * KIB, 5);
+    expect_bytes(4 * CLUSTER + 2 * KIB, 512, 6);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
 /* A decoder that stopped in the middle of a stream is used for the next one. */
 static void decode_after_failures(const char *options, uint64_t kind)
 {
@@ -632,6 +683,7 @@ int main(void)
         RUN(a_cluster_that_nobody_counted_is_not_given_back),
         RUN(metadata_is_not_written_upon_anything_else),
         RUN(compressed_clusters_of_every_length_stay_when_their_neighbours_go),
+        RUN(a_disk_does_not_get_longer_beside_a_coded_write_of_its_last_cluster),
         RUN(a_stream_that_lies_fails_and_harms_no_later_one),
         RUN(a_frame_that_wants_much_memory_is_refused),
         RUN(what_a_discard_under_way_let_go_is_not_found_in_memory),
