@@ -86,15 +86,40 @@ ASH_CO_FN static int change(struct ash_disk *disk, uint32_t flags, struct ash_er
     return ret;
 }
 
+/* Whether a pause of these nodes covers all that the disk stands on now. */
+static bool is_covered(const struct ash_disk *disk, GPtrArray *nodes)
+{
+    bool covered = true;
+    for (struct ash_node *node = disk->root->child; node != NULL && covered;
+         node = node->file != NULL ? node->file->child : NULL) {
+        covered = g_ptr_array_find(nodes, node, NULL);
+    }
+    return covered;
+}
+
+/* Pauses the disk's nodes. While that waited for others to end their pauses, a job may have led the
+ * disk to another image: then the pause is of what it was. */
+ASH_CO_FN static GPtrArray *pause_nodes(struct ash_disk *disk, struct ash_pause *pause)
+{
+    while (true) {
+        GPtrArray *nodes = nodes_of(disk->root->child);
+        int ret = ash_pause_begin(pause, disk->loop, (struct ash_node **)nodes->pdata, nodes->len,
+                                  UINT64_MAX);
+        ash_assert(ret == 0); /* without a deadline it does not expire */
+        if (is_covered(disk, nodes)) {
+            return nodes;
+        }
+        ash_pause_end(pause);
+        let_go(nodes);
+    }
+}
+
 int ash_disk_reopen(struct ash_disk *disk, uint32_t flags, bool write_through,
                     struct ash_error *error)
 {
     struct ash_pause pause;
-    GPtrArray *nodes = nodes_of(disk->root->child);
-    int ret = ash_pause_begin(&pause, disk->loop, (struct ash_node **)nodes->pdata, nodes->len,
-                              UINT64_MAX);
-    ash_assert(ret == 0); /* without a deadline it does not expire */
-    ret = flush(disk, error);
+    GPtrArray *nodes = pause_nodes(disk, &pause);
+    int ret = flush(disk, error);
     if (ret == 0) {
         ret = ash_pause_drain(&pause, UINT64_MAX); /* the flush may have set work going */
         ash_assert(ret == 0);

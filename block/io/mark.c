@@ -13,7 +13,7 @@ bool ash_mark_possible(const struct ash_node *node)
     return driver->mark != NULL && (driver->markable == NULL || driver->markable(node));
 }
 
-int ash_mark_set(struct ash_node *node, const uint8_t *id, struct ash_error *error)
+ASH_CO_FN static int set_mark(struct ash_node *node, const uint8_t *id, struct ash_error *error)
 {
     if (node->mark_held) {
         return ash_error_set(error, -EBUSY, "'%s' is the image of another resumable job",
@@ -37,6 +37,16 @@ int ash_mark_set(struct ash_node *node, const uint8_t *id, struct ash_error *err
     node->mark_leaving = false;
     ret = node->driver->mark(node, id, error);
     node->mark_held = ret == 0;
+    return ret;
+}
+
+int ash_mark_set(struct ash_node *node, const uint8_t *id, struct ash_error *error)
+{
+    ash_node_ref(node);
+    ash_user_enter(&node->own); /* who pauses what stands above waits for it, as for a request */
+    int ret = set_mark(node, id, error);
+    ash_user_leave(&node->own);
+    ash_node_unref(node);
     return ret;
 }
 

@@ -5,7 +5,8 @@
  *
  * Invariants:
  *  1. A mark that nobody holds is off the disk, stably, before a change goes to the image.
- *  2. Who holds a mark knows of every change that is made meanwhile. */
+ *  2. Who holds a mark knows of every change that is made meanwhile.
+ *  3. Marking is work of the node's own: who pauses what stands above it waits for that. */
 #ifndef ASH_BLOCK_IO_MARK_H
 #define ASH_BLOCK_IO_MARK_H
 

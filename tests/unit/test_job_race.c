@@ -249,6 +249,68 @@ QCOW2_TEST(a_disk_that_a_job_streams_into_cannot_become_read_only)
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
+/* mirror: completes, holds the disk paused ........... leads it to the target
+ * reopen:                                   waits for it ..................... reopens that */
+QCOW2_TEST(a_disk_that_is_led_to_another_image_while_it_is_reopened_is_reopened_there)
+{
+    make_target(MIB);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    assert_int_equal(start_mirror(", \"auto-finalize\": false"), 0);
+    wait_for(ASH_JOB_READY);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_COMPLETE, 0, &error), 0);
+    wait_for(ASH_JOB_PENDING);
+    reopened = 1;
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, reopen_body, NULL), 0);
+    ash_co_sleep(20 * MS);
+    assert_int_equal(reopened, 1);
+    assert_int_equal(end_job(ASH_JOB_FINALIZE), 0);
+    while (reopened == 1) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(reopened, 0);
+    assert_string_equal(ash_disk_node(disk)->driver->name, "raw");
+    assert_false(ash_node_writable(ash_disk_node(disk)));
+    assert_int_equal(ash_disk_reopen(disk, ASH_NODE_WRITE, false, &error), 0);
+    assert_int_equal(write_bytes(0, 512, 3), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_target(0, 3);
+    expect_target(512, 1);
+}
+
+static void stream_body(void *opaque)
+{
+    (void)opaque;
+    ash_co_assert_inside();
+    started = start_job("{\"type\": \"stream\", \"state-file\": \"state\", \"speed\": 1}");
+}
+
+/* stream: marks the image, held ..................... ends
+ * reopen:                       waits for it ............. is refused, as a job writes to it */
+QCOW2_TEST(who_reopens_a_disk_waits_until_its_image_is_marked)
+{
+    assert_int_equal(rig_create(&rig, "base", MIB, "cluster_size=64k"), 0);
+    open_image("cluster_size=64k,backing_file=base,backing_fmt=qcow2", MIB);
+    ash_sim_hold(rig.world, "image", ASH_AIO_WRITE, 0, 512);
+    reopened = started = 1;
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, stream_body, NULL), 0);
+    while (ash_sim_held(rig.world) == 0) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(ash_co_spawn(&rig.loop->sched, reopen_body, NULL), 0);
+    ash_co_sleep(20 * MS);
+    assert_int_equal(started, 1);
+    assert_int_equal(reopened, 1);
+    ash_sim_release_all(rig.world);
+    while (reopened == 1 || started == 1) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(reopened, -EACCES);
+    assert_int_equal(started, 0);
+    end_job(ASH_JOB_FORCE_CANCEL);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
 /* --- errors --- */
 
 /* Without power a request fails at once, so nothing but the job would ever run. */
@@ -492,6 +554,8 @@ int main(void)
         RUN(a_write_beyond_the_end_of_a_mirrors_target_is_copied_later),
         RUN(a_filter_put_in_while_a_disk_is_reopened_is_reopened_with_it),
         RUN(a_disk_that_a_job_streams_into_cannot_become_read_only),
+        RUN(a_disk_that_is_led_to_another_image_while_it_is_reopened_is_reopened_there),
+        RUN(who_reopens_a_disk_waits_until_its_image_is_marked),
         RUN(what_fails_at_once_and_is_ignored_leaves_time_for_others),
         RUN(a_mirror_whose_last_flush_fails_fails_and_the_disk_stays),
         RUN(what_is_dirty_when_a_mirror_ends_is_copied),
