@@ -460,6 +460,59 @@ CORE_TEST(what_a_longer_backing_file_holds_does_not_show_when_the_disk_grows)
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
 }
 
+struct growing {
+    struct ash_disk *disk;
+    bool done;
+};
+
+static void grow(struct core *core, void *opaque)
+{
+    struct growing *growing = opaque;
+    (void)core;
+    ash_co_assert_inside();
+    assert_int_equal(ash_co_disk_resize(growing->disk, 16 * UNIT, 0, 0, NULL), 0);
+    growing->done = true;
+}
+
+/* b1 on b2 is made longer; its new units become zeroes one after another, slowly -> meanwhile top,
+ * on b1, is read there again and again: never what b2 holds. */
+CORE_TEST(who_reads_from_above_a_node_that_grows_does_not_see_what_lies_below_it)
+{
+    (void)opaque;
+    struct chain chain = {
+        .depth = 3, .unit = {UNIT, UNIT, UNIT}, .bytes = {16 * UNIT, 4 * UNIT, 16 * UNIT}};
+    for (unsigned layer = 0; layer < chain.depth; layer++) {
+        chain_create(core, &chain, layer);
+    }
+    struct ash_disk *base = chain_open(core, &chain, 2, ASH_NODE_WRITE);
+    put(base, 0, 16 * UNIT, 0x77);
+    assert_int_equal(ash_co_disk_close(base, NULL), 0);
+    chain.delay_ns = 50000;
+    json_t *description = chain_describe(core, &chain, 1);
+    json_object_set_new(description, "node-name", json_string("middle"));
+    struct growing growing = {.disk = core_open_disk(core, description, ASH_NODE_WRITE)};
+    description =
+        json_pack("{s:s, s:{s:s, s:s}, s:s, s:b}", "driver", "test-map", "file", "driver", "file",
+                  "filename", core_file(core, "top", -1), "backing", "middle", "force-share", true);
+    struct ash_disk *above = core_open_disk(core, description, 0);
+    core_spawn(core, grow, &growing);
+    /* Not before: a walk remembers that it found nothing there. */
+    while (ash_disk_node(growing.disk)->size_bytes < 16 * UNIT) {
+        ash_co_sleep(1000);
+    }
+    unsigned reads = 0;
+    for (; !growing.done; reads++) {
+        expect(above, 15 * UNIT, UNIT, 0);
+        ash_co_sleep(1000);
+    }
+    core_join(core);
+    assert_true(reads > 0);
+    expect(above, 0, 4 * UNIT, 0x77);
+    expect(above, 4 * UNIT, 12 * UNIT, 0);
+    assert_int_equal(ash_co_disk_close(above, NULL), 0);
+    assert_int_equal(ash_co_disk_close(growing.disk, NULL), 0);
+}
+
 CORE_TEST(what_was_cut_off_does_not_come_back_when_the_disk_grows)
 {
     (void)opaque;
@@ -673,6 +726,7 @@ int main(void)
         cmocka_unit_test(two_halves_of_a_header_written_at_once_do_not_both_get_there),
         cmocka_unit_test(a_buffer_that_changes_does_not_pass_the_guard),
         cmocka_unit_test(what_a_longer_backing_file_holds_does_not_show_when_the_disk_grows),
+        cmocka_unit_test(who_reads_from_above_a_node_that_grows_does_not_see_what_lies_below_it),
         cmocka_unit_test(what_was_cut_off_does_not_come_back_when_the_disk_grows),
         cmocka_unit_test(a_disk_that_cannot_hide_its_backing_file_does_not_grow),
         cmocka_unit_test(a_read_across_the_end_of_a_shorter_backing_file_finds_zeroes),
