@@ -122,7 +122,11 @@ ASH_CO_FN static inline void job_wait_for(struct ash_job *job, enum ash_job_stat
     uint64_t end_ns = ash_loop_now(job->loop) + JOB_NS_MAX;
     while (ash_job_state(job) != state && ash_job_state(job) != ASH_JOB_CONCLUDED) {
         if (ash_loop_now(job->loop) > end_ns) {
-            print_message("still %s\n", ash_job_state_name(ash_job_state(job)));
+            struct ash_job_info info = {.size = sizeof(info)};
+            (void)!ash_job_info(job, &info);
+            print_message("still %s, %lu of %lu bytes done\n",
+                          ash_job_state_name(ash_job_state(job)), (unsigned long)info.done_bytes,
+                          (unsigned long)info.total_bytes);
             assert_true(false);
         }
         /* A real clock's timers take the time that the job needs. */
