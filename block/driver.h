@@ -207,6 +207,12 @@ struct ash_driver {
     ASH_CO_PTR int (*lock)(struct ash_node *node, uint32_t needs, uint32_t allows,
                           struct ash_error *error);
 
+    /* Reopening with other options of the driver's own (block/graph/plan.h): called before
+     * reopen_prepare, whose driver then has the other callbacks too. Looks at all of them, refuses those
+     * that cannot change ("Cannot change the option 'x'"), and keeps what they say for commit; abort,
+     * or a reopen_prepare that fails, drops it. Does not yield. Missing: none can. */
+    int (*reopen_options)(struct ash_node *node, const json_t *options, uint32_t flags,
+                          struct ash_error *error);
     /* Reopening with other flags: prepare may fail; then exactly one of commit and abort. Missing: the
      * flags are taken over as they are. */
     ASH_CO_PTR int (*reopen_prepare)(struct ash_node *node, uint32_t flags, struct ash_error *error);

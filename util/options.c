@@ -36,6 +36,9 @@ void ash_options_init(const struct ash_option *table, void *target)
         case ASH_OPTION_TYPE_BOOL:
             *(bool *)field = option->def != 0;
             break;
+        case ASH_OPTION_TYPE_SWITCH:
+            *(int *)field = -1;
+            break;
         case ASH_OPTION_TYPE_SIZE:
         case ASH_OPTION_TYPE_UINT:
             *(uint64_t *)field = option->def;
@@ -83,6 +86,17 @@ static int take_bool(const struct ash_option *option, const json_t *value, bool 
         }
     }
     return refuse(option, value, "'on' or 'off'", error);
+}
+
+static int take_switch(const struct ash_option *option, const json_t *value, int *field,
+                       struct ash_error *error)
+{
+    bool on = false;
+    int ret = take_bool(option, value, &on, error);
+    if (ret == 0) {
+        *field = on;
+    }
+    return ret;
 }
 
 /* A number from text: a size with its suffix, or a plain decimal or hexadecimal number. */
@@ -158,6 +172,8 @@ static int take_one(const struct ash_option *option, const json_t *value, void *
     switch (option->type) {
     case ASH_OPTION_TYPE_BOOL:
         return take_bool(option, value, field, error);
+    case ASH_OPTION_TYPE_SWITCH:
+        return take_switch(option, value, field, error);
     case ASH_OPTION_TYPE_SIZE:
     case ASH_OPTION_TYPE_UINT:
         return take_number(option, value, field, error);

@@ -14,6 +14,7 @@
 
 enum ash_option_type {
     ASH_OPTION_TYPE_BOOL,   /* bool */
+    ASH_OPTION_TYPE_SWITCH, /* int: 1 on, 0 off; -1 where nothing was said */
     ASH_OPTION_TYPE_SIZE,   /* uint64_t bytes, suffixes allowed */
     ASH_OPTION_TYPE_UINT,   /* uint64_t */
     ASH_OPTION_TYPE_STRING, /* char *, g_malloc'ed or NULL */
@@ -33,6 +34,8 @@ struct ash_option {
 
 #define ASH_OPTION_BOOL(name_, type_, field_, ...)                                                 \
     {.name = (name_), .type = ASH_OPTION_TYPE_BOOL, .offset = offsetof(type_, field_), __VA_ARGS__}
+#define ASH_OPTION_SWITCH(name_, type_, field_, ...)                                               \
+    {.name = (name_), .type = ASH_OPTION_TYPE_SWITCH, .offset = offsetof(type_, field_), __VA_ARGS__}
 #define ASH_OPTION_SIZE(name_, type_, field_, ...)                                                 \
     {.name = (name_), .type = ASH_OPTION_TYPE_SIZE, .offset = offsetof(type_, field_), __VA_ARGS__}
 #define ASH_OPTION_UINT(name_, type_, field_, ...)                                                 \

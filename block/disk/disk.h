@@ -52,6 +52,10 @@ void ash_disk_resume(struct ash_disk *disk);
 /* Reopens the disk's nodes with other flags and write mode, paused meanwhile. */
 ASH_CO_FN int ash_disk_reopen(struct ash_disk *disk, uint32_t flags, bool write_through,
                               struct ash_error *error);
+/* The same with the flags of detect-zeroes too, and other options for the driver of the disk's node, or
+ * of what filters on it stand on. */
+ASH_CO_FN int ash_disk_reopen_with(struct ash_disk *disk, uint32_t flags, bool write_through,
+                                   const json_t *options, struct ash_error *error);
 
 /* Cache modes as qemu-img's -t takes them: sets ASH_NODE_DIRECT and NO_FLUSH in *flags,
  * *write_through. -EINVAL: no such mode. */

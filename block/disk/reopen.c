@@ -6,15 +6,17 @@
 #include <string.h>
 #include "block/disk/disk.h"
 #include "block/disk/published.h"
+#include "block/driver.h"
 #include "block/graph/pause.h"
 #include "block/graph/plan.h"
 #include "util/assert.h"
 
-#define CHANGEABLE (ASH_NODE_WRITE | ASH_NODE_DIRECT | ASH_NODE_NO_FLUSH | ASH_NODE_DISCARD)
+#define CHANGEABLE (ASH_NODE_WRITE | ASH_NODE_DIRECT | ASH_NODE_NO_FLUSH)
+#define DETECT (ASH_NODE_DETECT_ZEROES | ASH_NODE_DETECT_UNMAP)
 
 static uint32_t changed_flags(const struct ash_node *node, uint32_t flags, bool top)
 {
-    uint32_t changeable = top ? CHANGEABLE : CHANGEABLE & ~ASH_NODE_DISCARD;
+    uint32_t changeable = top ? CHANGEABLE | ASH_NODE_DISCARD | DETECT : CHANGEABLE;
     return (node->flags & ~changeable) | (flags & changeable);
 }
 
@@ -41,7 +43,17 @@ ASH_CO_FN static void let_go(GPtrArray *nodes)
 struct reopening {
     struct ash_disk *disk;
     uint32_t flags;
+    const json_t *options; /* NULL: as they are */
 };
+
+/* Whose options are changed. */
+static struct ash_node *without_filters(struct ash_node *node)
+{
+    while (node->driver->kind == ASH_DRIVER_FILTER && node->file != NULL) {
+        node = node->file->child;
+    }
+    return node;
+}
 
 /* The nodes as they are now: a job may have put in a filter or taken it out since the pause began.
  * On the way to read-only the format goes first, while it can still write what it has to; on the
@@ -57,7 +69,8 @@ static void plan_nodes(struct ash_plan *plan, void *opaque)
     }
     for (guint i = 0; i < nodes->len; i++) {
         struct ash_node *node = nodes->pdata[i];
-        ash_plan_reopen(plan, node, changed_flags(node, r->flags, node == top));
+        ash_plan_reopen_options(plan, node, changed_flags(node, r->flags, node == top),
+                                node == without_filters(top) ? r->options : NULL);
     }
     g_ptr_array_free(nodes, TRUE);
 }
@@ -74,9 +87,10 @@ ASH_CO_FN static int flush(struct ash_disk *disk, struct ash_error *error)
     return ret;
 }
 
-ASH_CO_FN static int change(struct ash_disk *disk, uint32_t flags, struct ash_error *error)
+ASH_CO_FN static int change(struct ash_disk *disk, uint32_t flags, const json_t *options,
+                            struct ash_error *error)
 {
-    struct reopening reopening = {disk, flags};
+    struct reopening reopening = {disk, flags, options};
     uint32_t writing = ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE;
     uint32_t needs = (disk->root->needs & ~writing) | ((flags & ASH_NODE_WRITE) != 0 ? writing : 0);
     struct ash_plan *plan = ash_plan_new(disk->loop);
@@ -117,13 +131,20 @@ ASH_CO_FN static GPtrArray *pause_nodes(struct ash_disk *disk, struct ash_pause 
 int ash_disk_reopen(struct ash_disk *disk, uint32_t flags, bool write_through,
                     struct ash_error *error)
 {
+    flags = (flags & ~DETECT) | (disk->root->child->flags & DETECT);
+    return ash_disk_reopen_with(disk, flags, write_through, NULL, error);
+}
+
+int ash_disk_reopen_with(struct ash_disk *disk, uint32_t flags, bool write_through,
+                         const json_t *options, struct ash_error *error)
+{
     struct ash_pause pause;
     GPtrArray *nodes = pause_nodes(disk, &pause);
     int ret = flush(disk, error);
     if (ret == 0) {
         ret = ash_pause_drain(&pause, UINT64_MAX); /* the flush may have set work going */
         ash_assert(ret == 0);
-        ret = change(disk, flags, error);
+        ret = change(disk, flags, options, error);
     }
     if (ret == 0) {
         disk->write_through = write_through;

@@ -30,6 +30,7 @@ struct edit {
     struct ash_edge *edge; /* attach: unlinked, to be linked by commit */
     struct ash_node *node; /* replace: the new child; reopen: the node */
     uint32_t flags;        /* reopen */
+    const json_t *options; /* reopen; NULL: the same */
     struct ash_edge **out; /* attach */
     bool prepared;         /* reopen */
 };
@@ -126,7 +127,13 @@ void ash_plan_rights(struct ash_plan *plan, struct ash_edge *edge, uint32_t need
 
 void ash_plan_reopen(struct ash_plan *plan, struct ash_node *node, uint32_t flags)
 {
-    struct edit edit = {.kind = EDIT_REOPEN, .node = node, .flags = flags};
+    ash_plan_reopen_options(plan, node, flags, NULL);
+}
+
+void ash_plan_reopen_options(struct ash_plan *plan, struct ash_node *node, uint32_t flags,
+                             const json_t *options)
+{
+    struct edit edit = {.kind = EDIT_REOPEN, .node = node, .flags = flags, .options = options};
     g_array_append_val(plan->edits, edit);
 }
 
@@ -460,15 +467,31 @@ ASH_CO_FN static void settle_locks(struct ash_plan *plan)
     }
 }
 
+ASH_CO_FN static int prepare_reopen(const struct edit *edit, struct ash_error *error)
+{
+    struct ash_node *node = edit->node;
+    int ret = 0;
+    if (json_object_size(edit->options) > 0) {
+        ret = node->driver->reopen_options != NULL
+                  ? node->driver->reopen_options(node, edit->options, edit->flags, error)
+                  : ash_error_set(error, -EINVAL, "Cannot change the option '%s'",
+                                  json_object_iter_key(json_object_iter((json_t *)edit->options)));
+    }
+    if (ret == 0 && node->driver->reopen_prepare != NULL) {
+        ret = node->driver->reopen_prepare(node, edit->flags, error);
+    }
+    return ret;
+}
+
 ASH_CO_FN static int prepare(struct ash_plan *plan, struct ash_error *error)
 {
     int ret = 0;
     for (guint i = 0; i < plan->edits->len && ret == 0; i++) {
         struct edit *edit = edit_at(plan, i);
-        if (edit->kind != EDIT_REOPEN || edit->node->driver->reopen_prepare == NULL) {
+        if (edit->kind != EDIT_REOPEN) {
             continue;
         }
-        ret = edit->node->driver->reopen_prepare(edit->node, edit->flags, error);
+        ret = prepare_reopen(edit, error);
         edit_at(plan, i)->prepared = ret == 0;
     }
     for (guint i = 0; i < plan->touched->len && ret == 0; i++) {
@@ -521,6 +544,16 @@ static void commit_edge(struct edit *edit, GPtrArray *lost)
     }
 }
 
+/* Lays what was changed over what the node was opened with. */
+static void keep_options(const struct edit *edit)
+{
+    if (edit->options != NULL) {
+        json_t *options = json_deep_copy(edit->options);
+        json_object_update(edit->node->options, options);
+        json_decref(options);
+    }
+}
+
 ASH_CO_FN static void commit(struct ash_plan *plan, GPtrArray *lost)
 {
     for (guint i = 0; i < plan->changed->len; i++) {
@@ -536,6 +569,7 @@ ASH_CO_FN static void commit(struct ash_plan *plan, GPtrArray *lost)
                 edit->node->driver->reopen_commit(edit->node, edit->flags);
             }
             edit->node->flags = edit->flags;
+            keep_options(edit);
         } else {
             commit_edge(edit, lost);
         }

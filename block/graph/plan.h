@@ -37,6 +37,9 @@ void ash_plan_replace(struct ash_plan *plan, struct ash_edge *edge, struct ash_n
 void ash_plan_rights(struct ash_plan *plan, struct ash_edge *edge, uint32_t needs, uint32_t allows);
 /* Reopens a node with other flags (ASH_NODE_WRITE, DIRECT, NO_FLUSH, DISCARD). */
 void ash_plan_reopen(struct ash_plan *plan, struct ash_node *node, uint32_t flags);
+/* Reopens it with other options of its driver as well, which stay the caller's; NULL: the same. */
+void ash_plan_reopen_options(struct ash_plan *plan, struct ash_node *node, uint32_t flags,
+                             const json_t *options);
 
 /* Carries the plan out or leaves all as it was. -EPERM: rights conflict, naming both parents;
  * -ELOOP: a cycle; -E2BIG: nesting; -EBUSY: a job relies on what is edited, or left I/O behind there

@@ -28,6 +28,15 @@ void ash_table_cache_init(struct ash_table_cache *cache, struct ash_node *node,
     ash_list_init(&cache->dirty);
 }
 
+void ash_table_cache_bound(struct ash_table_cache *cache, uint64_t bytes)
+{
+    ash_assert(cache->count == 0);
+    /* Two, or a slice that is copied to another would go for it. */
+    uint64_t least = 2 * (cache->slice_bytes + sizeof(struct ash_table_slice));
+    ash_budget_init(&cache->own, ASH_MAX(bytes, least));
+    cache->budget = &cache->own;
+}
+
 static inline uint32_t bucket_of(const struct ash_table_cache *cache, uint64_t offset)
 {
     uint64_t hash = (offset >> cache->slice_bits) * UINT64_C(0x9e3779b97f4a7c15);
@@ -120,6 +129,7 @@ static struct ash_table_slice *slice_new(struct ash_table_cache *cache, uint64_t
     }
     slice->cache = cache;
     slice->offset = offset;
+    slice->used = true;
     slice->item.bytes = cache->slice_bytes + sizeof(*slice);
     slice->item.evict = evict;
     ash_list_init(&slice->item.link);
@@ -172,6 +182,7 @@ struct ash_table_slice *ash_table_cache_peek(struct ash_table_cache *cache, uint
 {
     struct ash_table_slice *slice = cache->last;
     if (ash_likely(slice && slice->offset == offset)) {
+        slice->used = true;
         return slice;
     }
     slice = find(cache, offset);
@@ -179,6 +190,7 @@ struct ash_table_slice *ash_table_cache_peek(struct ash_table_cache *cache, uint
         return NULL;
     }
     ash_budget_touch(cache->budget, &slice->item);
+    slice->used = true;
     cache->last = slice;
     return slice;
 }
@@ -284,6 +296,22 @@ void ash_table_cache_forget(struct ash_table_cache *cache, uint64_t offset, uint
         struct ash_table_slice *slice = find(cache, offset + at);
         if (slice) {
             discard_slice(slice);
+        }
+    }
+}
+
+void ash_table_cache_clean(struct ash_table_cache *cache)
+{
+    for (uint32_t i = 0; i < cache->bucket_count; i++) {
+        struct ash_table_slice *slice = cache->buckets[i];
+        while (slice) {
+            struct ash_table_slice *next = slice->bucket_next;
+            if (!slice->used && !slice->loading) {
+                evict(&slice->item); /* unless it has to be written */
+            } else {
+                slice->used = false;
+            }
+            slice = next;
         }
     }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Slices of on-disk tables in memory: of L2 tables, refcount blocks and the like. One cache per
- * kind of table of one node; all share the loop's memory budget.
+ * kind of table of one node; all share the loop's memory budget but those that are bounded by a size
+ * of their own.
  *
  * Invariants:
  *  1. There is at most one slice for an offset, loading ones included: who comes while it loads
@@ -34,12 +35,14 @@ struct ash_table_slice {
     bool dirty;   /* differs from what was last collected */
     bool writing; /* collected by a batch that has not ended */
     bool suspect; /* the format's: set by `loaded`, entries need a closer look */
+    bool used;    /* since ash_table_cache_clean() was called last */
     struct ash_co_queue waiters;
 };
 
 struct ash_table_cache {
     struct ash_node *node; /* slices lie in node->file */
-    struct ash_budget *budget;
+    struct ash_budget *budget; /* the loop's, or `own` */
+    struct ash_budget own;
     int load_event; /* enum ash_event: told before a slice is read */
     uint32_t slice_bytes; /* a power of two */
     uint32_t slice_bits;
@@ -57,6 +60,13 @@ struct ash_table_cache {
 
 void ash_table_cache_init(struct ash_table_cache *cache, struct ash_node *node,
                           uint32_t slice_bytes);
+
+/* Takes the cache out of the loop's budget and bounds it by `bytes` of its own; as there, what is
+ * dirty stays until it is written. The cache is empty. */
+void ash_table_cache_bound(struct ash_table_cache *cache, uint64_t bytes);
+
+/* Drops the clean slices that nobody asked for since the last call. Does not yield. */
+void ash_table_cache_clean(struct ash_table_cache *cache);
 
 /* Frees everything, dirty slices too. Nothing loads or is being written (asserted). */
 void ash_table_cache_destroy(struct ash_table_cache *cache);

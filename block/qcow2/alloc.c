@@ -189,7 +189,7 @@ static void grow(struct ash_node *node)
     struct ash_qcow2_state *s = qcow2_state(node);
     struct qcow2_alloc *a = &s->alloc;
     uint64_t bytes = a->end << s->cluster_bits;
-    uint64_t step = ASH_MIN(ASH_MAX(bytes, GROW_STEP_MIN), s->grow_ahead_max);
+    uint64_t step = ASH_MIN(ASH_MAX(bytes, GROW_STEP_MIN), s->given.grow_ahead_max);
     uint64_t target = (bytes + step + s->cluster_bytes - 1) & ~(uint64_t)(s->cluster_bytes - 1);
     if (target > node->file->child->size_bytes && !s->closing) {
         a->grown = true;
@@ -204,7 +204,7 @@ static void grow_ahead(struct ash_node *node)
     struct ash_qcow2_state *s = qcow2_state(node);
     struct qcow2_alloc *a = &s->alloc;
     uint64_t bytes = a->end << s->cluster_bits;
-    uint64_t step = ASH_MIN(ASH_MAX(bytes, GROW_STEP_MIN), s->grow_ahead_max);
+    uint64_t step = ASH_MIN(ASH_MAX(bytes, GROW_STEP_MIN), s->given.grow_ahead_max);
     if (step == 0 || a->growing || a->growth_failed || s->closing ||
         !(node->file->child->flags & ASH_NODE_GROWS) || !(node->file->needs & ASH_RIGHT_RESIZE) ||
         bytes + step / 2 <= node->file->child->size_bytes) {

@@ -94,7 +94,7 @@ ASH_CO_FN static int64_t change_slice(struct ash_node *node, uint64_t offset, ui
             continue;
         }
         if ((new &QCOW2_ENTRY_OFFSET) == 0) {
-            ash_qcow2_drop_entry(node, old, true);
+            ash_qcow2_drop_entry(node, old, QCOW2_PASS_REQUEST);
         }
         ash_qcow2_l2_set(slice, index + i, new);
     }

@@ -2,7 +2,7 @@
 /* Metadata in the file: reading, writing after the overlap check, and changes of the header.
  *
  * 1. Metadata is written only where the set of metadata clusters says that its kind lies. Anything
- * else marks the image corrupt and is refused.
+ * else marks the image corrupt and is refused, unless the option overlap-check has it pass.
  * 2. Header fields that change while an image is in use lie in the first 512 bytes, and are written
  * by one write of that sector between two flushes: a tear cannot split it. What
  *    reaches further, extensions and backing strings, is changed in rewrite.c.
@@ -25,13 +25,15 @@ int ash_qcow2_read(struct ash_node *node, uint64_t offset, void *buffer, uint64_
     return there ? ash_edge_read(node->file, offset, buffer, there) : 0;
 }
 
-/* Whether all clusters of the range hold this kind. */
+/* Whether all clusters of the range hold this kind, or what is not protected. */
 static bool all_of_kind(const struct ash_qcow2_state *s, enum qcow2_kind kind, uint64_t offset,
                         uint64_t bytes)
 {
     uint64_t last = (offset + bytes - 1) >> s->cluster_bits;
     for (uint64_t at = offset >> s->cluster_bits; at <= last; at++) {
-        if (ash_qcow2_metadata_kind(&s->metadata, at) != kind) {
+        enum qcow2_kind there = ash_qcow2_metadata_kind(&s->metadata, at);
+        bool protected = there == QCOW2_KIND_NONE ? s->set.overlap != 0 : qcow2_protects(s, there);
+        if (there != kind && protected) {
             return false;
         }
     }

@@ -1,21 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* qcow2: the driver's options, limits, reopening, and its table of callbacks. The format itself is
+/* qcow2: the driver's limits, reopening, and its table of callbacks. The format itself is
  * described by docs/interop/qcow2.txt of QEMU; each other file of this folder keeps one part of it.
  */
 #include <errno.h>
 #include <string.h>
 #include "block/qcow2/create.h"
 #include "block/qcow2/qcow2.h"
-
-#define GROW_AHEAD_MAX (256 * MiB)
-
-static const struct ash_option options[] = {
-    ASH_OPTION_SIZE("grow-ahead", struct ash_qcow2_state, grow_ahead_max, .def = GROW_AHEAD_MAX,
-                    .max = 4 * GiB,
-                    .help = "how far the file is made longer ahead of what is allocated, at most "
-                            "(cut off when the image is closed); 0: not at all"),
-    ASH_OPTION_END,
-};
 
 static int probe(const uint8_t *head, size_t bytes)
 {
@@ -41,7 +31,7 @@ static void limits(const struct ash_node *node, struct ash_limits *limits)
  * has to be changed first cannot become writable this way. What writing ends with is written in
  * prepare too; but what is in memory for writing goes in commit only, because who could not write a
  * moment ago may be unable to read it back. */
-ASH_CO_FN static int reopen_prepare(struct ash_node *node, uint32_t flags, struct ash_error *error)
+ASH_CO_FN static int prepare(struct ash_node *node, uint32_t flags, struct ash_error *error)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     const struct qcow2_fields *f = &s->header.fields;
@@ -57,7 +47,7 @@ ASH_CO_FN static int reopen_prepare(struct ash_node *node, uint32_t flags, struc
         }
         return ash_qcow2_begin_writing(node, error);
     }
-    if (!write && s->writing) {
+    if (s->writing && (!write || s->change != NULL)) {
         int ret = ash_qcow2_finish_writing(node);
         if (ret < 0) {
             ash_qcow2_go_on_writing(node);
@@ -68,16 +58,31 @@ ASH_CO_FN static int reopen_prepare(struct ash_node *node, uint32_t flags, struc
     return 0;
 }
 
+ASH_CO_FN static int reopen_prepare(struct ash_node *node, uint32_t flags, struct ash_error *error)
+{
+    int ret = prepare(node, flags, error);
+    if (ret < 0) {
+        ash_qcow2_change_drop(node);
+    }
+    return ret;
+}
+
 ASH_CO_FN static void reopen_commit(struct ash_node *node, uint32_t flags)
 {
-    if (!(flags & ASH_NODE_WRITE) && qcow2_state(node)->writing) {
+    struct ash_qcow2_state *s = qcow2_state(node);
+    if (!(flags & ASH_NODE_WRITE) && s->writing) {
         ash_qcow2_stop_writing(node);
+    }
+    ash_qcow2_change_apply(node);
+    if (s->writing) {
+        ash_qcow2_go_on_writing(node);
     }
 }
 
 ASH_CO_FN static void reopen_abort(struct ash_node *node)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
+    ash_qcow2_change_drop(node);
     if (ash_node_writable(node)) {
         ash_qcow2_go_on_writing(node);
     } else if (s->writing) {
@@ -89,7 +94,7 @@ const struct ash_driver ash_driver_qcow2 = {
     .name = "qcow2",
     .kind = ASH_DRIVER_FORMAT,
     .state_size = sizeof(struct ash_qcow2_state),
-    .options = options,
+    .options = ash_qcow2_options,
     .create_options = ash_qcow2_create_options,
     .create_size = sizeof(struct ash_qcow2_create_options),
     .backing = true,
@@ -106,6 +111,7 @@ const struct ash_driver ash_driver_qcow2 = {
     .measure = ash_qcow2_measure,
     .info = ash_qcow2_info,
     .limits = limits,
+    .reopen_options = ash_qcow2_reopen_options,
     .reopen_prepare = reopen_prepare,
     .reopen_commit = reopen_commit,
     .reopen_abort = reopen_abort,

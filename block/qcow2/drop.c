@@ -14,38 +14,38 @@
 #include <glib.h>
 #include "block/qcow2/qcow2.h"
 
-static void append(GArray *drops, uint64_t cluster, uint64_t count, bool punch)
+static void append(GArray *drops, uint64_t cluster, uint64_t count, enum qcow2_pass pass)
 {
     if (drops->len > 0) {
         struct qcow2_drop *last = &g_array_index(drops, struct qcow2_drop, drops->len - 1);
-        if (last->cluster + last->count == cluster && last->punch == punch) {
+        if (last->cluster + last->count == cluster && last->pass == pass) {
             last->count += count;
             return;
         }
     }
-    struct qcow2_drop drop = {cluster, count, punch};
+    struct qcow2_drop drop = {cluster, count, pass};
     g_array_append_val(drops, drop);
 }
 
-void ash_qcow2_drop(struct ash_node *node, uint64_t cluster, uint64_t count, bool punch)
+void ash_qcow2_drop(struct ash_node *node, uint64_t cluster, uint64_t count, enum qcow2_pass pass)
 {
-    append(qcow2_state(node)->drops_new, cluster, count, punch);
+    append(qcow2_state(node)->drops_new, cluster, count, pass);
 }
 
-void ash_qcow2_drop_entry(struct ash_node *node, uint64_t entry, bool punch)
+void ash_qcow2_drop_entry(struct ash_node *node, uint64_t entry, enum qcow2_pass pass)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     switch (qcow2_entry_kind(s, entry)) {
     case QCOW2_DATA:
     case QCOW2_ZERO_PLACED:
         ash_qcow2_drop(node, (entry & QCOW2_ENTRY_OFFSET) >> s->cluster_bits, 1,
-                       punch && (entry & QCOW2_ENTRY_COPIED));
+                       (entry & QCOW2_ENTRY_COPIED) ? pass : QCOW2_PASS_NOT);
         break;
     case QCOW2_COMPRESSED: {
         uint64_t offset = qcow2_coded_offset(s, entry);
         uint64_t first = qcow2_cluster_of(s, offset);
         uint64_t last = qcow2_cluster_of(s, offset + qcow2_coded_bytes(s, entry) - 1);
-        ash_qcow2_drop(node, first, last - first + 1, false);
+        ash_qcow2_drop(node, first, last - first + 1, QCOW2_PASS_NOT);
         break;
     }
     default:
@@ -55,7 +55,7 @@ void ash_qcow2_drop_entry(struct ash_node *node, uint64_t entry, bool punch)
 
 void ash_qcow2_drop_unlinked(struct ash_node *node, uint64_t cluster, uint64_t count)
 {
-    append(qcow2_state(node)->drops_stable, cluster, count, false);
+    append(qcow2_state(node)->drops_stable, cluster, count, QCOW2_PASS_NOT);
     ash_qcow2_reclaim(node);
 }
 
@@ -68,14 +68,14 @@ ASH_CO_FN static int give_back(struct ash_node *node, const struct qcow2_drop *d
     if (node->map && ash_pin_overlaps(node, node->file, offset, bytes)) {
         return -EBUSY;
     }
-    if (drop->punch && (node->flags & ASH_NODE_DISCARD)) {
+    if (ash_qcow2_passes_on(node, drop->pass)) {
         /* Advice; whether it was taken does not matter. */
         ash_edge_discard(node->file, offset, bytes);
     }
     int ret = ash_qcow2_refcount_lower(node, drop->cluster, drop->count, ash_qcow2_alloc_free);
     if (ret == -ENOMEM) {
         /* For want of memory nothing must leak for good: the next batch tries again. */
-        ash_qcow2_drop(node, drop->cluster, drop->count, false);
+        ash_qcow2_drop(node, drop->cluster, drop->count, QCOW2_PASS_NOT);
     }
     return 0;
 }
@@ -85,9 +85,9 @@ ASH_CO_FN static void give_back_parts(struct ash_node *node, const struct qcow2_
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     for (uint64_t i = 0; i < drop->count; i++) {
-        struct qcow2_drop one = {drop->cluster + i, 1, drop->punch};
+        struct qcow2_drop one = {drop->cluster + i, 1, drop->pass};
         if (give_back(node, &one) < 0) {
-            append(s->drops_pinned, one.cluster, 1, one.punch);
+            append(s->drops_pinned, one.cluster, 1, one.pass);
             node->map->waiting_for_pins = true;
         }
     }

@@ -13,6 +13,12 @@
 #include "block/qcow2/qcow2.h"
 #include "util/assert.h"
 
+static bool is_free_of_metadata(const struct ash_qcow2_state *s, uint64_t host_offset)
+{
+    return !qcow2_protects(s,
+                           ash_qcow2_metadata_kind(&s->metadata, qcow2_cluster_of(s, host_offset)));
+}
+
 bool ash_qcow2_entry_valid(const struct ash_qcow2_state *s, uint64_t entry)
 {
     uint64_t first, last;
@@ -34,9 +40,7 @@ bool ash_qcow2_entry_valid(const struct ash_qcow2_state *s, uint64_t entry)
         }
         break;
     }
-    return !s->writing ||
-           (ash_qcow2_metadata_kind(&s->metadata, first >> s->cluster_bits) == QCOW2_KIND_NONE &&
-            ash_qcow2_metadata_kind(&s->metadata, last >> s->cluster_bits) == QCOW2_KIND_NONE);
+    return !s->writing || (is_free_of_metadata(s, first) && is_free_of_metadata(s, last));
 }
 
 /* Where the slice of a guest offset lies; 0: there is no table. */
@@ -157,7 +161,7 @@ ASH_CO_FN static int make_table(struct ash_node *node, uint64_t l1_index)
     }
     ash_qcow2_table_set(&s->l1, l1_index, to | QCOW2_ENTRY_COPIED);
     if (old & QCOW2_ENTRY_OFFSET) {
-        ash_qcow2_drop(node, (old & QCOW2_ENTRY_OFFSET) >> s->cluster_bits, 1, false);
+        ash_qcow2_drop(node, (old & QCOW2_ENTRY_OFFSET) >> s->cluster_bits, 1, QCOW2_PASS_NOT);
     }
     return 0;
 }

@@ -359,7 +359,7 @@ ASH_CO_FN static int commit(struct ash_node *node, struct ash_placement *placeme
         uint64_t place = placement->host_offset + (i << s->cluster_bits);
         uint64_t old = qcow2_slice_entry(slice, index + i);
         if (placement->scratch[SCRATCH_KIND] != PLACE_AGAIN) {
-            ash_qcow2_drop_entry(node, old, false);
+            ash_qcow2_drop_entry(node, old, QCOW2_PASS_OTHER);
         } else {
             ash_assert((old & QCOW2_ENTRY_OFFSET) == place);
         }

@@ -54,11 +54,10 @@ static void set_geometry(struct ash_qcow2_state *s)
     s->cluster_bits = f->cluster_bits;
     s->cluster_bytes = UINT32_C(1) << s->cluster_bits;
     s->l2_bits = s->cluster_bits - 3;
-    s->slice_bytes = ASH_MIN(s->cluster_bytes, QCOW2_SLICE_BYTES_MAX);
-    s->slice_bits = __builtin_ctz(s->slice_bytes) - 3;
     s->refcount_order = f->refcount_order;
     s->refblock_bits = s->cluster_bits + 3 - s->refcount_order;
-    s->refslice_bits = __builtin_ctz(s->slice_bytes) + 3 - s->refcount_order;
+    s->refslice_bytes = ASH_MIN(s->cluster_bytes, QCOW2_SLICE_BYTES);
+    s->refslice_bits = __builtin_ctz(s->refslice_bytes) + 3 - s->refcount_order;
     s->refcount_max =
         s->refcount_order == 6 ? INT64_MAX : (UINT64_C(1) << (1u << s->refcount_order)) - 1;
     s->csize_shift = 62 - (s->cluster_bits - 8);
@@ -136,25 +135,49 @@ static void init_state(struct ash_node *node)
     s->drops_pinned = g_array_new(FALSE, FALSE, sizeof(struct qcow2_drop));
 }
 
+/* A cache of its own size; half of it may be dirty before it is written. Returns how much may be.
+ */
+static uint64_t bound(struct ash_table_cache *cache, uint64_t bytes, uint64_t soft)
+{
+    if (bytes == UINT64_MAX) {
+        return soft;
+    }
+    ash_table_cache_bound(cache, bytes);
+    return ASH_MIN(soft, cache->own.bytes_max / 2);
+}
+
 static void init_caches(struct ash_node *node)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
+    s->slice_bytes = s->set.slice_bytes;
+    s->slice_bits = __builtin_ctz(s->slice_bytes) - 3;
     ash_table_cache_init(&s->l2_cache, node, s->slice_bytes);
-    ash_table_cache_init(&s->refcount_cache, node, s->slice_bytes);
+    ash_table_cache_init(&s->refcount_cache, node, s->refslice_bytes);
+    uint64_t soft = node->loop->metadata_bytes_max / 8;
+    soft = ASH_MIN(ASH_MAX(soft, DIRTY_SOFT_BYTES_MIN), DIRTY_SOFT_BYTES_MAX);
+    soft = bound(&s->l2_cache, s->set.l2_cache_bytes, soft);
+    soft = bound(&s->refcount_cache, s->set.refcount_cache_bytes, soft);
     s->l2_cache.loaded = l2_loaded;
     s->l2_cache.before_write = ash_qcow2_before_write_l2;
     s->refcount_cache.before_write = ash_qcow2_before_write_refblock;
     s->l2_cache.load_event = ASH_EVENT_L2_LOAD;
     s->refcount_cache.load_event = ASH_EVENT_REFBLOCK_LOAD;
-    uint64_t soft = node->loop->metadata_bytes_max / 8;
-    soft = ASH_MIN(ASH_MAX(soft, DIRTY_SOFT_BYTES_MIN), DIRTY_SOFT_BYTES_MAX);
-    s->dirty_soft = soft / s->slice_bytes;
+    s->dirty_soft = soft;
     s->dirty_hard = s->dirty_soft * 4;
+}
+
+void ash_qcow2_caches_renew(struct ash_node *node)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    ash_table_cache_destroy(&s->l2_cache);
+    ash_table_cache_destroy(&s->refcount_cache);
+    init_caches(node);
 }
 
 static void clear_state(struct ash_node *node)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
+    ash_qcow2_clean_stop(node);
     if (s->l2_cache.buckets) {
         ash_table_cache_destroy(&s->l2_cache);
         ash_table_cache_destroy(&s->refcount_cache);
@@ -235,10 +258,11 @@ ASH_CO_FN static int repair_dirty(struct ash_node *node, struct ash_error *error
     char label[300];
     int ret = ash_qcow2_check(node, &check, error);
     if (ret == 0 && check.check_errors != 0 && check.io_error != 0) {
-        return ash_error_errno(error, check.io_error,
-                               "%s: it was not closed properly, and cannot be repaired as a part of "
-                               "it cannot be read",
-                               ash_node_label(node, label));
+        return ash_error_errno(
+            error, check.io_error,
+            "%s: it was not closed properly, and cannot be repaired as a part of "
+            "it cannot be read",
+            ash_node_label(node, label));
     }
     if (ret == 0 && (check.corruptions != 0 || check.check_errors != 0)) {
         ret = ash_error_set(error, -EACCES,
@@ -297,11 +321,8 @@ int ash_qcow2_begin_writing(struct ash_node *node, struct ash_error *error)
     }
     s->writing = true;
     s->closing = false;
-    s->lazy = s->header.fields.compatible & QCOW2_COMPATIBLE_LAZY_REFCOUNTS;
     /* Slices that were read before did not know the metadata. */
-    ash_table_cache_destroy(&s->l2_cache);
-    ash_table_cache_destroy(&s->refcount_cache);
-    init_caches(node);
+    ash_qcow2_caches_renew(node);
     ret = clear_autoclear(node, error);
     if (ret < 0) {
         ash_qcow2_end_writing(node);
@@ -389,8 +410,12 @@ int ash_qcow2_open(struct ash_node *node, struct ash_error *error)
         ret = ash_qcow2_features_check(&s->header, false, ash_node_label(node, label), error);
     }
     if (ret == 0) {
+        ret = ash_qcow2_settle_options(&s->header, &s->given, &s->set, error);
+    }
+    if (ret == 0) {
         set_geometry(s);
         init_caches(node);
+        ash_qcow2_clean_start(node);
         ret = load_tables(node, error);
     }
     if (ret == 0) {

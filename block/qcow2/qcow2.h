@@ -12,6 +12,7 @@
 #include "block/driver.h"
 #include "block/map/map.h"
 #include "block/map/table_cache.h"
+#include "util/loop/loop.h"
 
 /* --- on disk ------------------------------------------------------------------------------------
  */
@@ -100,7 +101,7 @@ enum qcow2_compression {
 #define QCOW2_BACKING_FORMAT_BYTES_MAX 63
 #define QCOW2_EXTENSIONS_MAX 64
 #define QCOW2_HOST_OFFSET_MAX (UINT64_C(1) << 56)
-#define QCOW2_SLICE_BYTES_MAX 4096
+#define QCOW2_SLICE_BYTES 4096 /* of L2 tables, where nothing else is said; of refcount blocks */
 #define QCOW2_RUN_BYTES_MAX (16 * MiB) /* of one allocation */
 
 /* --- the header ---------------------------------------------------------------------------------
@@ -233,11 +234,18 @@ void ash_qcow2_metadata_clear(struct qcow2_metadata *set);
 
 /* --- freed places --- */
 
+/* Whether the space goes back to the host: options.c. */
+enum qcow2_pass {
+    QCOW2_PASS_NOT,     /* others may use the cluster */
+    QCOW2_PASS_REQUEST, /* a guest asked for it */
+    QCOW2_PASS_OTHER,
+};
+
 /* A run of clusters that one reference each was dropped of. */
 struct qcow2_drop {
     uint64_t cluster;
     uint64_t count;
-    bool punch; /* give the space back to the host */
+    enum qcow2_pass pass;
 };
 
 /* --- the state --- */
@@ -269,9 +277,42 @@ struct qcow2_alloc {
 };
 #define QCOW2_WINDOW_CLUSTERS (UINT64_C(1) << 20)
 
-struct ash_qcow2_state {
-    /* Options. */
+/* Options as they were given. */
+struct qcow2_given {
+    int lazy;
+    int pass_request;
+    int pass_snapshot; /* nothing is deleted */
+    int pass_other;
+    json_t *overlap;
+    uint64_t cache_bytes; /* this and the next three: UINT64_MAX where not given */
+    uint64_t l2_cache_bytes;
+    uint64_t refcount_cache_bytes;
+    uint64_t l2_entry_bytes;
+    uint64_t clean_interval_s;
     uint64_t grow_ahead_max; /* bytes */
+};
+
+/* What follows from them and from the header. */
+struct qcow2_settings {
+    bool lazy;
+    uint32_t slice_bytes;
+    uint32_t overlap;        /* 1 << enum qcow2_kind: what nothing else may be written over */
+    uint64_t l2_cache_bytes; /* UINT64_MAX: within the loop's budget */
+    uint64_t refcount_cache_bytes;
+    uint64_t clean_interval_ns; /* 0: never */
+};
+
+/* What reopening will change. */
+struct qcow2_change {
+    struct qcow2_given given;
+    struct qcow2_settings set;
+};
+
+struct ash_qcow2_state {
+    struct qcow2_given given; /* first: the driver's options are read into the state */
+    struct qcow2_settings set;
+    struct qcow2_change *change; /* between reopen_options and commit or abort */
+    struct ash_timer clean_timer;
 
     struct ash_node *node;
     struct ash_qcow2_header header;
@@ -284,6 +325,7 @@ struct ash_qcow2_state {
     uint32_t refcount_order;
     uint32_t refblock_bits; /* log2 of refcounts in a block */
     uint32_t refslice_bits; /* log2 of refcounts in a slice */
+    uint32_t refslice_bytes;
     uint64_t refcount_max;
     uint32_t csize_shift; /* of compressed entries */
     uint64_t csize_mask;
@@ -301,7 +343,6 @@ struct ash_qcow2_state {
     bool writing;
     bool corrupt;  /* found since it was opened: no more metadata is written */
     bool reported; /* damage was logged once */
-    bool lazy;     /* refcounts are written at the end */
     struct qcow2_metadata metadata;
     struct qcow2_alloc alloc;
     struct ash_co_mutex l2_lock;       /* one new or copied L2 table at a time */
@@ -319,8 +360,8 @@ struct ash_qcow2_state {
     int batch_result;         /* of the last one */
     int flush_error;          /* sticky */
     struct ash_co_queue batch_waiters;
-    uint32_t dirty_soft; /* slices: above it a batch runs in the background */
-    uint32_t dirty_hard; /* slices: above it allocation waits for the batch */
+    uint64_t dirty_soft; /* bytes of slices: above it a batch runs in the background */
+    uint64_t dirty_hard; /* the same: above it allocation waits for the batch */
 
     /* Drops, by how far they have come. */
     GArray *drops_new;    /* of struct qcow2_drop: since the last batch was collected */
@@ -359,6 +400,31 @@ static inline uint64_t qcow2_l1_index(const struct ash_qcow2_state *s, uint64_t 
 static inline bool qcow2_has_backing(const struct ash_node *node)
 {
     return node->backing || node->backing_file;
+}
+
+/* --- options --- */
+
+extern const struct ash_option ash_qcow2_options[];
+/* -EINVAL; does not change anything. */
+int ash_qcow2_settle_options(const struct ash_qcow2_header *header, const struct qcow2_given *given,
+                             struct qcow2_settings *set, struct ash_error *error);
+bool ash_qcow2_passes_on(const struct ash_node *node, enum qcow2_pass pass);
+/* Has tables that nobody uses leave memory from time to time, if that was asked for. */
+void ash_qcow2_clean_start(struct ash_node *node);
+void ash_qcow2_clean_stop(struct ash_node *node);
+/* Of struct ash_driver; s->change stays until one of the next two is called. */
+int ash_qcow2_reopen_options(struct ash_node *node, const json_t *options, uint32_t flags,
+                             struct ash_error *error);
+void ash_qcow2_change_drop(struct ash_node *node);
+/* Nothing is dirty. */
+void ash_qcow2_change_apply(struct ash_node *node);
+/* open.c: empties the caches and makes them as the settings say. Nothing is dirty. */
+void ash_qcow2_caches_renew(struct ash_node *node);
+
+/* Whether a cluster of this kind is protected from what is no such thing. */
+static inline bool qcow2_protects(const struct ash_qcow2_state *s, enum qcow2_kind kind)
+{
+    return (s->set.overlap >> kind & 1) != 0;
 }
 
 /* --- L2 entries --- */
@@ -465,9 +531,9 @@ ASH_CO_FN int ash_qcow2_alloc_trim(struct ash_node *node);
 
 /* One reference to these clusters is dropped, in memory. They are given back when that is stable
  * and nothing uses them. Does not yield. */
-void ash_qcow2_drop(struct ash_node *node, uint64_t cluster, uint64_t count, bool punch);
+void ash_qcow2_drop(struct ash_node *node, uint64_t cluster, uint64_t count, enum qcow2_pass pass);
 /* Likewise what an L2 entry refers to. */
-void ash_qcow2_drop_entry(struct ash_node *node, uint64_t entry, bool punch);
+void ash_qcow2_drop_entry(struct ash_node *node, uint64_t entry, enum qcow2_pass pass);
 /* Was never linked: as above, without waiting for a batch. */
 void ash_qcow2_drop_unlinked(struct ash_node *node, uint64_t cluster, uint64_t count);
 /* Starts giving back in the background if there is something to. Does not yield. */

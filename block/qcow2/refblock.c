@@ -13,7 +13,7 @@ static int place_block(struct ash_node *node, uint64_t index, uint64_t cluster)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     uint64_t offset = cluster << s->cluster_bits;
-    for (uint64_t at = 0; at < s->cluster_bytes; at += s->slice_bytes) {
+    for (uint64_t at = 0; at < s->cluster_bytes; at += s->refslice_bytes) {
         struct ash_table_slice *slice;
         int ret = ash_table_cache_new(&s->refcount_cache, offset + at, &slice);
         if (ret < 0) {

@@ -72,7 +72,7 @@ static uint64_t index_in_slice(const struct ash_qcow2_state *s, uint64_t cluster
 static uint64_t slice_offset(const struct ash_qcow2_state *s, uint64_t block, uint64_t cluster)
 {
     uint64_t in_block = cluster & ((UINT64_C(1) << s->refblock_bits) - 1);
-    return block + (in_block >> s->refslice_bits) * s->slice_bytes;
+    return block + (in_block >> s->refslice_bits) * s->refslice_bytes;
 }
 
 int ash_qcow2_refcount_slice(struct ash_node *node, uint64_t cluster,
@@ -197,7 +197,7 @@ int ash_qcow2_refcount_lower(struct ash_node *node, uint64_t cluster, uint64_t c
 /* The last refcount of a slice that is not zero, plus one; most are zero, so whole words first. */
 static uint64_t used_in_slice(const struct ash_qcow2_state *s, const uint8_t *data)
 {
-    uint64_t words = s->slice_bytes / sizeof(uint64_t);
+    uint64_t words = s->refslice_bytes / sizeof(uint64_t);
     uint64_t word = 0;
     while (words > 0 && word == 0) {
         words--;

@@ -21,6 +21,8 @@
 #include "block/graph/block.h"
 #include "block/qcow2/qcow2.h"
 
+#define DIRTY_SLICES_FEW 64ull /* no reason for a batch */
+
 struct batch {
     struct ash_table_batch l2;
     struct ash_table_batch refcounts;
@@ -83,13 +85,18 @@ static void batch_end(struct batch *batch, bool good)
     ash_qcow2_table_end(&batch->reftable, good);
 }
 
+static uint64_t dirty_counts(const struct ash_qcow2_state *s)
+{
+    return (uint64_t)s->refcount_cache.dirty_count * s->refslice_bytes;
+}
+
 /* Takes copies of all that is dirty; does not yield after it has the lock. */
 ASH_CO_FN static int batch_collect(struct ash_node *node, struct batch *batch)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     *batch = (struct batch){0};
     ash_co_mutex_lock(&s->refcount_lock);
-    bool counts = !s->lazy || s->closing || s->refcount_cache.dirty_count > s->dirty_soft;
+    bool counts = !s->set.lazy || s->closing || dirty_counts(s) > s->dirty_soft;
     int ret = ash_table_batch_collect(&batch->l2, &s->l2_cache);
     if (ret == 0) {
         ret = ash_qcow2_table_collect(&batch->l1, &s->l1);
@@ -154,7 +161,7 @@ static void let_go(struct ash_node *node, struct qcow2_table *table)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
     struct qcow2_drop drop = {table->old_offset >> s->cluster_bits,
-                              qcow2_clusters(s, table->old_bytes), false};
+                              qcow2_clusters(s, table->old_bytes), QCOW2_PASS_OTHER};
     table->moved = false;
     if (drop.count > 0) {
         g_array_append_val(s->drops_stable, drop);
@@ -227,10 +234,11 @@ int ash_qcow2_flush(struct ash_node *node)
     return s->batch_result;
 }
 
-static uint32_t dirty_slices(const struct ash_qcow2_state *s)
+static uint64_t dirty_bytes(const struct ash_qcow2_state *s)
 {
-    uint32_t counts = s->refcount_cache.dirty_count;
-    return s->l2_cache.dirty_count + (s->lazy && counts <= s->dirty_soft ? 0 : counts);
+    uint64_t counts = dirty_counts(s);
+    return (uint64_t)s->l2_cache.dirty_count * s->slice_bytes +
+           (s->set.lazy && counts <= s->dirty_soft ? 0 : counts);
 }
 
 static void batch_in_background(struct ash_node *node)
@@ -244,9 +252,9 @@ static void batch_in_background(struct ash_node *node)
 void ash_qcow2_writeback_kick(struct ash_node *node)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
-    uint32_t dirty = dirty_slices(s);
-    bool much = dirty > s->dirty_soft ||
-                (dirty > 64 && ash_budget_exceeded(&ash_block_of(node->loop)->budget));
+    uint64_t dirty = dirty_bytes(s);
+    bool much = dirty > s->dirty_soft || (dirty > DIRTY_SLICES_FEW * s->slice_bytes &&
+                                          ash_budget_exceeded(&ash_block_of(node->loop)->budget));
     if (!much || s->batch_in_background || s->closing || s->corrupt || s->flush_error) {
         return;
     }
@@ -259,7 +267,8 @@ void ash_qcow2_writeback_kick(struct ash_node *node)
 int ash_qcow2_writeback_throttle(struct ash_node *node)
 {
     struct ash_qcow2_state *s = qcow2_state(node);
-    while (dirty_slices(s) > s->dirty_hard || s->drops_new->len > s->dirty_hard * 16) {
+    while (dirty_bytes(s) > s->dirty_hard ||
+           s->drops_new->len > s->dirty_hard / s->slice_bytes * 16) {
         int ret = ash_qcow2_flush(node);
         if (ret < 0) {
             return ret;
@@ -274,7 +283,7 @@ int ash_qcow2_before_update(struct ash_node *node)
     if (s->corrupt) {
         return -EIO;
     }
-    if (ash_likely(!s->lazy || (s->header.fields.incompatible & QCOW2_INCOMPATIBLE_DIRTY))) {
+    if (ash_likely(!s->set.lazy || (s->header.fields.incompatible & QCOW2_INCOMPATIBLE_DIRTY))) {
         return 0;
     }
     return ash_qcow2_header_flag(node, QCOW2_INCOMPATIBLE_DIRTY, 0);

@@ -150,6 +150,28 @@ info null-co://
 info -f null-co null-co://
 info --image-opts driver=qcow2,file.filename=top.qcow2
 info --image-opts file.filename=top.qcow2
+info --image-opts driver=qcow2,file.filename=top.qcow2,lazy-refcounts=on
+info --image-opts driver=qcow2,file.filename=top.qcow2,l2-cache-size=1M
+info --image-opts driver=qcow2,file.filename=top.qcow2,cache-size=1M
+info --image-opts driver=qcow2,file.filename=top.qcow2,refcount-cache-size=1M
+info --image-opts driver=qcow2,file.filename=top.qcow2,l2-cache-entry-size=4096
+info --image-opts driver=qcow2,file.filename=top.qcow2,cache-clean-interval=10
+info --image-opts driver=qcow2,file.filename=top.qcow2,pass-discard-request=on
+info --image-opts driver=qcow2,file.filename=top.qcow2,pass-discard-snapshot=on
+info --image-opts driver=qcow2,file.filename=top.qcow2,pass-discard-other=on
+info --image-opts driver=qcow2,file.filename=top.qcow2,overlap-check=all
+info --image-opts driver=qcow2,file.filename=top.qcow2,overlap-check.template=all
+info --image-opts driver=qcow2,file.filename=top.qcow2,overlap-check.main-header=on
+info --image-opts driver=qcow2,file.filename=top.qcow2,cache-size=1M,l2-cache-size=2M
+info --image-opts driver=qcow2,file.filename=top.qcow2,cache-size=1M,l2-cache-size=1k,refcount-cache-size=1k
+info --image-opts driver=qcow2,file.filename=top.qcow2,l2-cache-entry-size=3
+info --image-opts driver=qcow2,file.filename=top.qcow2,overlap-check=x
+info --image-opts driver=qcow2,file.filename=top.qcow2,refcount-cache-size=1P
+loose|info --image-opts driver=qcow2,file.filename=top.qcow2,lazy-refcounts=x
+loose|info --image-opts driver=qcow2,file.filename=top.qcow2,cache-size=x
+loose|info --image-opts driver=qcow2,file.filename=top.qcow2,overlap-check.x=on
+loose|info --image-opts driver=qcow2,file.filename=top.qcow2,pass-discard-other=1
+info --image-opts driver=qcow2,file.filename=old.qcow2,lazy-refcounts=on
 info --image-opts -f raw driver=qcow2
 info 'json:{"driver":"qcow2","file":{"driver":"file","filename":"top.qcow2"}}'
 info 'json:{"driver":"qcow2","file.filename":"top.qcow2"}'
@@ -314,6 +336,7 @@ made:x.qcow2|convert -O qcow2 -o size=1M data.raw x.qcow2
 made:long.raw|convert -n zero.raw long.raw
 made:full.raw|convert -n zero.raw full.raw
 made:zero.raw|convert -n --target-is-zero other.raw zero.raw
+made:onraw.qcow2|convert -n --target-is-zero -O qcow2 other.raw onraw.qcow2
 made:base.qcow2|convert -n -O qcow2 data.raw base.qcow2
 made:base.qcow2|convert -n --target-image-opts data.raw driver=qcow2,file.filename=base.qcow2
 convert -p -O qcow2 zero.raw x.qcow2

@@ -502,6 +502,23 @@ base.qcow2 -c 'reopen -r' -c 'read -P 2 64k 64k' -c 'reopen -w' -c 'write -q -P 
 -r base.qcow2 -c 'read -P 2 64k 64k' -c 'reopen -w' -c 'write -q -P 9 0 64k' -c 'read -P 9 0 64k'
 base.qcow2 -c 'reopen -c none' -c 'write -q -P 9 1 64k' -c 'reopen -c writethrough' -c 'read -P 9 1 64k'
 loose|base.qcow2 -c 'reopen -o cluster-size=3'
+loose|base.qcow2 -c 'reopen -o copy-on-read=on'
+loose|base.qcow2 -c 'reopen -o force-share=on'
+base.qcow2 -c 'reopen -o driver=qcow2' -c 'write -q -P 9 0 64k'
+base.qcow2 -c 'reopen -o detect-zeroes=on' -c 'write -q -P 0 0 64k' -c 'read -P 0 0 64k'
+base.qcow2 -c 'reopen -o lazy-refcounts=on' -c 'write -q -P 9 0 64k' \
+    -c 'reopen -o lazy-refcounts=off' -c 'read -P 9 0 64k'
+base.qcow2 -c 'reopen -o l2-cache-size=1M,l2-cache-entry-size=512' \
+    -c 'write -q -P 9 0 64k' -c 'read -P 9 0 64k'
+base.qcow2 -c 'reopen -r -o overlap-check=none' -c 'read -P 1 0 64k'
+base.qcow2 -c 'reopen -o pass-discard-request=off' -c 'discard -q 0 64k' -c 'read -P 0 0 64k'
+loose|base.qcow2 -c 'reopen -o lazy-refcounts=x' -c 'write -q -P 9 0 64k'
+loose|base.qcow2 -c 'reopen -o overlap-check=x' -c 'write -q -P 9 0 64k'
+loose|base.qcow2 -c 'reopen -o l2-cache-entry-size=3' -c 'write -q -P 9 0 64k'
+--image-opts driver=qcow2,file.filename=base.qcow2,lazy-refcounts=on,cache-clean-interval=5 \
+    -c 'write -q -P 9 0 64k' -c 'read -P 9 0 64k'
+--image-opts driver=qcow2,file.filename=base.qcow2,overlap-check.template=none,overlap-check.active-l1=on \
+    -c 'write -q -P 9 0 64k'
 loose|base.qcow2 -c 'truncate 3000001' -c length
 -f raw base.qcow2 -c info -c 'read -v 0 8'
 -c 'open base.qcow2' -c info -c close -c 'open -o driver=qcow2 base.qcow2' -c length

@@ -9,6 +9,22 @@ import shlex
 KIB, MIB = 1 << 10, 1 << 20
 CLUSTERS = [512, 1024, 4096, 4096, 16384, 65536, 65536, 65536, 1 << 19, 2 << 20]
 PATTERN_FILE = 'pattern'
+SWITCH = ['on', 'off']
+RUNTIME_OPTIONS = [
+    [f'lazy-refcounts={value}' for value in SWITCH],
+    [f'{name}={value}' for name in ('cache-size', 'l2-cache-size', 'refcount-cache-size')
+     for value in ('0', '1', '4k', '100000', '1M')],
+    ['l2-cache-entry-size=512'] * 5 + ['l2-cache-entry-size=4k', 'l2-cache-entry-size=64k'],
+    ['cache-clean-interval=0', 'cache-clean-interval=1', 'cache-clean-interval=600'],
+    [f'pass-discard-{name}={value}' for name in ('request', 'snapshot', 'other') for value in SWITCH],
+    [f'overlap-check{part}={value}' for part in ('', '.template')
+     for value in ('none', 'constant', 'cached', 'all')],
+    [f'overlap-check.{kind}={value}' for value in SWITCH for kind in (
+        'main-header', 'active-l1', 'active-l2', 'refcount-table', 'refcount-block', 'snapshot-table',
+        'inactive-l1', 'inactive-l2', 'bitmap-directory')],
+]
+WRONG_OPTIONS = ['lazy-refcounts=x', 'cache-size=x', 'l2-cache-entry-size=3', 'cache-clean-interval=x',
+                 'pass-discard-request=', 'overlap-check=x', 'overlap-check.x=on', 'bogus=1']
 BLOCK = 4 * KIB     # what O_DIRECT may ask for
 
 
@@ -338,17 +354,25 @@ class Drawer:
     def session(self):
         image, rng = self.any(), self.rng
         words = ['-f', image.format]
-        if self.chance(12) and image.format == 'qcow2':
+        options = runtime_options(rng) if image.format == 'qcow2' and self.chance(4) else []
+        if options or (self.chance(12) and image.format == 'qcow2'):
             words = ['--image-opts']
         read_only = self.chance(10) or self.below_zeroes(image)
         words += ['-r'] if read_only else []
         words += rng.choice([[], [], [], ['-t', 'writethrough'], ['-t', 'unsafe'],
                              *([['-n'], ['-t', 'none']] if image.direct() else [])])
         words += rng.choice([[], [], ['-d', 'unmap'], ['-d', 'on'], ['-d', 'ignore']])
-        name = f'driver={image.format},file.filename={image.name}' if '--image-opts' in words else image.name
+        described = ','.join([f'driver={image.format}', f'file.filename={image.name}', *options])
+        name = described if '--image-opts' in words else image.name
         direct = image.format == 'raw' and ('-n' in words or 'none' in words)
         lines = Session(self, image, read_only, direct).draw()
         return Step('io', words + [name], lines, self.chance(2))
+
+
+def runtime_options(rng):
+    """Of an open qcow2 image; few of them make no sense."""
+    drawn = [rng.choice(choice) for choice in rng.sample(RUNTIME_OPTIONS, rng.randrange(1, 4))]
+    return drawn + [rng.choice(WRONG_OPTIONS)] if rng.randrange(12) == 0 else drawn
 
 
 class Session:
@@ -490,7 +514,9 @@ class Session:
         self.say('length')
 
     def reopen(self):
-        if not self.read_only:
+        if self.image.format == 'qcow2' and self.rng.randrange(2):
+            self.say('reopen -o', ','.join(runtime_options(self.rng)))
+        elif not self.read_only:
             self.say('reopen -r')
             self.say('reopen -w')
 

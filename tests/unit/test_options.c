@@ -17,6 +17,7 @@ struct target {
     int preallocation;
     uint64_t inner_size;
     bool inner_lazy;
+    int maybe;
     json_t *rules;
 };
 
@@ -32,6 +33,7 @@ static const struct ash_option table[] = {
     ASH_OPTION_ENUM("preallocation", struct target, preallocation, preallocations, .def = 1),
     ASH_OPTION_SIZE("inner.size", struct target, inner_size, .def = 3),
     ASH_OPTION_BOOL("inner.lazy", struct target, inner_lazy, .def = 0),
+    ASH_OPTION_SWITCH("maybe", struct target, maybe),
     ASH_OPTION_JSON("rules", struct target, rules),
     ASH_OPTION_END,
 };
@@ -85,6 +87,7 @@ static void assert_refuses(const char *text, const char *message)
     assert_int_equal(before.cluster_size, target.cluster_size);
     assert_int_equal(before.bits, target.bits);
     assert_int_equal(before.preallocation, target.preallocation);
+    assert_int_equal(before.maybe, target.maybe);
     json_decref(object);
 }
 
@@ -104,8 +107,10 @@ static void defaults_fill_the_target(void **state)
 static void json_types_are_taken(void **state)
 {
     (void)state;
-    take("{\"lazy\": false, \"size\": 1048576, \"bits\": 64, \"filename\": \"a\", "
+    assert_int_equal(target.maybe, -1);
+    take("{\"maybe\": true, \"lazy\": false, \"size\": 1048576, \"bits\": 64, \"filename\": \"a\", "
          "\"preallocation\": \"full\"}");
+    assert_int_equal(target.maybe, 1);
     assert_false(target.lazy);
     assert_int_equal(target.size, MiB);
     assert_int_equal(target.bits, 64);
@@ -116,7 +121,9 @@ static void json_types_are_taken(void **state)
 static void text_is_taken_for_every_type(void **state)
 {
     (void)state;
-    take("lazy=off,size=1.5G,cluster_size=2M,bits=0x10,filename=a,,b,preallocation=off");
+    assert_int_equal(target.maybe, -1);
+    take("maybe=off,lazy=off,size=1.5G,cluster_size=2M,bits=0x10,filename=a,,b,preallocation=off");
+    assert_int_equal(target.maybe, 0);
     assert_false(target.lazy);
     assert_int_equal(target.size, 3 * GiB / 2);
     assert_int_equal(target.cluster_size, 2 * MiB);
@@ -149,6 +156,7 @@ static void bad_bools_are_refused(void **state)
     assert_refuses("lazy=abc", "Parameter 'lazy' expects 'on' or 'off', not 'abc'");
     assert_refuses("lazy=", "Parameter 'lazy' expects 'on' or 'off', not ''");
     assert_refuses("{\"lazy\": 1}", "Parameter 'lazy' expects 'on' or 'off', not '1'");
+    assert_refuses("maybe=abc", "Parameter 'maybe' expects 'on' or 'off', not 'abc'");
     assert_refuses("{\"lazy\": null}", "Parameter 'lazy' expects 'on' or 'off', not 'null'");
 }
 

@@ -229,17 +229,20 @@ struct reopen {
     struct ash_error error;
 };
 
-/* What can be changed with -o, laid over the flags. */
+/* What can be changed with -o, laid over the flags; what is left is for the driver. */
 static int take_changes(struct reopen *reopen)
 {
     struct ash_error *error = &reopen->error;
     json_t *cache = json_object_get(reopen->options, "cache");
     json_t *value;
     const char *key;
+    static const char *const fixed[] = {"driver", "node-name", "copy-on-read", "force-share", NULL};
     json_object_foreach(reopen->options, key, value)
     {
-        if (strcmp(key, "read-only") != 0 && strcmp(key, "cache") != 0 &&
-            strcmp(key, "discard") != 0) {
+        const char *driver = ash_disk_node(reopen->shell->disk)->driver->name;
+        bool same = strcmp(key, "driver") == 0 && json_is_string(value) &&
+                    strcmp(json_string_value(value), driver) == 0;
+        if (!same && g_strv_contains(fixed, key)) {
             return ash_error_set(error, -EINVAL, "Cannot change the option '%s'", key);
         }
     }
@@ -267,8 +270,8 @@ static int take_changes(struct reopen *reopen)
 ASH_CO_FN static int reopen_co(void *opaque)
 {
     struct reopen *reopen = opaque;
-    return ash_disk_reopen(reopen->shell->disk, reopen->flags, reopen->write_through,
-                           &reopen->error);
+    return ash_disk_reopen_with(reopen->shell->disk, reopen->flags, reopen->write_through,
+                                reopen->options, &reopen->error);
 }
 
 static bool take_reopen_option(struct reopen *reopen, int c)
