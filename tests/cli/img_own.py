@@ -247,6 +247,11 @@ class Converting(Tool):
         self.fails('convert', '-n', 'data.raw', 'zero.raw', saying=['zero.raw', 'smaller'])
         self.assertEqual(os.path.getsize(self.path('zero.raw')), 1 << 20)
 
+    def test_a_target_with_a_backing_file_is_not_taken_for_zeroes(self):
+        """qemu-img says so too, and exits with 0."""
+        self.fails('convert', '-n', '--target-is-zero', '-O', 'qcow2', '-B', 'data.raw', '-F', 'raw',
+                   'other.raw', 'onraw.qcow2', saying=['Cannot use --target-is-zero'])
+
     def test_a_source_is_never_made_anew(self):
         before = self.run_tool('map', '--output=json', 'top.qcow2').stdout
         for target in ('top.qcow2', 'mid.qcow2', './base.qcow2', self.path('mid.qcow2')):

@@ -287,7 +287,7 @@ ASH_CO_FN static int write_run(struct window *window, enum kind kind, uint64_t f
                             .bytes = bytes,
                             .iov = ash_iov_of(&vec, 1)};
         ret = ash_disk_io(convert->target_disk, &io);
-    } else if (kind == KIND_ZERO && !(convert->zero_init && !convert->has_backing)) {
+    } else if (kind == KIND_ZERO && !convert->zero_init) {
         ret = ash_disk_zero(convert->target_disk, offset, bytes, ASH_REQ_UNMAP);
     }
     if (ret < 0) {
@@ -377,7 +377,7 @@ ASH_CO_FN static int skip_zeroes(struct copy *copy, uint64_t offset, uint64_t by
 {
     const struct convert *convert = copy->convert;
     int ret = 0;
-    if (convert->zero_init && !convert->has_backing) {
+    if (convert->zero_init) {
         return 0;
     }
     for (uint64_t done = 0; done < bytes && ret == 0 && !ash_tool_interrupted();

@@ -93,12 +93,12 @@ ASH_CO_FN static int check_target(struct convert *convert)
         ash_tool_error("Compression not supported for this file format");
         return 1;
     }
-    if (convert->target_is_zero && convert->has_backing) {
+    if (convert->target_is_zero && convert->backing != NULL) {
         ash_tool_error("Cannot use --target-is-zero when the destination image has a backing file");
         return 1;
     }
-    convert->zero_init =
-        convert->target_is_zero || (convert->created && new_reads_as_zeroes(convert));
+    convert->zero_init = convert->target_is_zero || (convert->created && !convert->has_backing &&
+                                                     new_reads_as_zeroes(convert));
     if (convert->has_backing && convert->backing != NULL) {
         convert->base = find_base(convert);
     }
