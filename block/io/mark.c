@@ -25,6 +25,10 @@ ASH_CO_FN static int set_mark(struct ash_node *node, const uint8_t *id, struct a
                              "it",
                              node->filename, node->driver->name);
     }
+    if (!ash_node_writable(node)) { /* a write that fails would be remembered */
+        return ash_error_set(error, -EACCES, "'%s' is not open for writing, so it cannot be marked",
+                             node->filename);
+    }
     int ret = ash_mark_drop(node); /* an older one, which guests' changes take away meanwhile */
     if (ret < 0) {
         return ash_error_errno(error, ret, "'%s' cannot be marked", node->filename);

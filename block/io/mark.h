@@ -6,7 +6,9 @@
  * Invariants:
  *  1. A mark that nobody holds is off the disk, stably, before a change goes to the image.
  *  2. Who holds a mark knows of every change that is made meanwhile.
- *  3. Marking is work of the node's own: who pauses what stands above it waits for that. */
+ *  3. Marking is work of the node's own: who pauses what stands above it waits for that.
+ *  4. An image that is read-only is not touched, only refused: what could not be written to a header
+ *     is told by every later flush. */
 #ifndef ASH_BLOCK_IO_MARK_H
 #define ASH_BLOCK_IO_MARK_H
 
@@ -20,7 +22,7 @@
 bool ash_mark_possible(const struct ash_node *node);
 
 /* Marks the image with `id`, and holds the mark. Stable when it returns. -ENOTSUP: the format, or
- * this image, cannot have one; -EBUSY: another job holds one. */
+ * this image, cannot have one; -EBUSY: another job holds one; -EACCES: it is read-only. */
 ASH_CO_FN int ash_mark_set(struct ash_node *node, const uint8_t *id, struct ash_error *error);
 
 /* Holds the mark that the image was opened with, if it is `id`. -ESTALE: it is not, or is gone. */

@@ -311,6 +311,20 @@ QCOW2_TEST(who_reopens_a_disk_waits_until_its_image_is_marked)
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
+QCOW2_TEST(a_disk_that_is_read_only_is_not_marked_and_can_be_written_later)
+{
+    make_target(512);
+    open_image("cluster_size=64k", MIB);
+    assert_int_equal(ash_disk_reopen(disk, 0, false, &error), 0);
+    assert_int_equal(start_mirror(", \"state-file\": \"state\", \"state-unmarked\": true"),
+                     -EACCES);
+    assert_non_null(strstr(error.message, "'image' is not open for writing"));
+    assert_int_equal(ash_disk_reopen(disk, ASH_NODE_WRITE, false, &error), 0);
+    assert_int_equal(write_bytes(0, 512, 1), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
 /* --- errors --- */
 
 /* Without power a request fails at once, so nothing but the job would ever run. */
@@ -556,6 +570,7 @@ int main(void)
         RUN(a_disk_that_a_job_streams_into_cannot_become_read_only),
         RUN(a_disk_that_is_led_to_another_image_while_it_is_reopened_is_reopened_there),
         RUN(who_reopens_a_disk_waits_until_its_image_is_marked),
+        RUN(a_disk_that_is_read_only_is_not_marked_and_can_be_written_later),
         RUN(what_fails_at_once_and_is_ignored_leaves_time_for_others),
         RUN(a_mirror_whose_last_flush_fails_fails_and_the_disk_stays),
         RUN(what_is_dirty_when_a_mirror_ends_is_copied),
