@@ -28,6 +28,9 @@ static uint64_t choose_bytes(const struct sim_layer *layer, struct ash_prng *prn
     return bytes;
 }
 
+/* What a job notes at a time in its state file is 1 MiB. */
+enum { MIB = 1 << 20, SMALL_UNIT = 4096 };
+
 static void choose_layer(struct sim_disk *disk, uint32_t index, bool last, struct ash_prng *prng)
 {
     struct sim_layer *layer = &disk->layers[index];
@@ -42,6 +45,9 @@ static void choose_layer(struct sim_disk *disk, uint32_t index, bool last, struc
     layer->format->choose(layer, prng);
     if (layer->unit_bytes != 512) {
         layer->bytes = choose_bytes(layer, prng);
+    }
+    if (disk->is_long && (layer->unit_bytes >= SMALL_UNIT || layer->format == &sim_format_raw)) {
+        layer->bytes += sim_below(prng, 4) * MIB;
     }
 }
 
@@ -58,6 +64,8 @@ void sim_disk_choose(struct sim_disk *disk)
 {
     struct ash_prng prng = sim_draw(disk->run, "disk", disk->number, 0, 0);
     uint32_t depth = choose_depth(&prng);
+    disk->is_long =
+        depth > 1 && ash_prng_chance(&prng, 60) && sim_wants(disk->run, "long.%u", disk->number);
     uint64_t most = 0;
     uint32_t tear_bytes = 512;
     for (uint32_t index = 0; index < depth; index++) {
@@ -160,7 +168,7 @@ ASH_CO_FN static void fill_once(struct sim_disk *disk, struct ash_disk *layer,
 ASH_CO_FN static void fill(struct sim_disk *disk, uint32_t index)
 {
     struct ash_prng prng = sim_draw(disk->run, "fill", disk->number, index, 0);
-    uint64_t count = sim_below(&prng, 4);
+    uint64_t count = sim_below(&prng, 4) * (disk->is_long ? 3 : 1);
     struct ash_disk *opened;
     struct ash_error error = ASH_ERROR_INIT;
     if (count == 0 || !sim_wants(disk->run, "fill.%u.%u", disk->number, index)) {

@@ -5,21 +5,26 @@
 #include <stdlib.h>
 #include "tests/sim/resume.h"
 
-static uint32_t weight_of(const struct sim_step *step, bool only_requests)
+enum steps { STEPS_ALL, STEPS_REQUESTS, STEPS_RESIZES_TOO };
+
+static uint32_t weight_of(const struct sim_step *step, enum steps steps)
 {
-    return only_requests && step->run != sim_run_io ? 0 : step->weight;
+    if (steps == STEPS_ALL || step->run == sim_run_io) {
+        return step->weight;
+    }
+    return steps == STEPS_RESIZES_TOO && step->run == sim_run_resize ? 10 * step->weight : 0;
 }
 
-static const struct sim_step *choose(struct sim_op *op, bool only_requests)
+static const struct sim_step *choose(struct sim_op *op, enum steps steps)
 {
     uint32_t sum = 0;
     for (const struct sim_step *step = sim_steps; step->name; step++) {
-        sum += weight_of(step, only_requests);
+        sum += weight_of(step, steps);
     }
     uint64_t left = sim_below(op->prng, sum);
     const struct sim_step *step = sim_steps;
-    for (; left >= weight_of(step, only_requests); step++) {
-        left -= weight_of(step, only_requests);
+    for (; left >= weight_of(step, steps); step++) {
+        left -= weight_of(step, steps);
     }
     return step;
 }
@@ -70,6 +75,7 @@ ASH_CO_FN static void perform(struct sim_op *op)
     op->hurried_ever = op->disk->hurried_ever;
     op->jobs_ever = op->disk->jobs_ever;
     op->beside_job = op->disk->job != NULL;
+    op->beside_reopening = op->disk->reopening;
     op->moved = op->disk->moved;
     note_begin(op);
     if (step->begin) {
@@ -92,7 +98,7 @@ ASH_CO_FN static void one_step(struct sim_guest *guest)
     struct sim_disk *disk = guest->disk;
     struct sim_op op = {.guest = guest, .disk = disk, .run = disk->run, .prng = &guest->prng};
     op.resumes = disk->resuming; /* others wait */
-    op.step = op.resumes ? sim_step_job : choose(&op, false);
+    op.step = op.resumes ? sim_step_job : choose(&op, STEPS_ALL);
     if (op.step->exclusive) {
         ash_co_rwlock_write(&disk->use);
     } else {
@@ -103,12 +109,12 @@ ASH_CO_FN static void one_step(struct sim_guest *guest)
     free(op.memory);
 }
 
-void sim_guest_request(const struct sim_op *within)
+void sim_guest_request(const struct sim_op *within, bool resizes)
 {
     struct sim_op *op = g_new0(struct sim_op, 1); /* there is one on the stack already */
     *op = (struct sim_op){
         .guest = within->guest, .disk = within->disk, .run = within->run, .prng = within->prng};
-    op->step = choose(op, true);
+    op->step = choose(op, resizes ? STEPS_RESIZES_TOO : STEPS_REQUESTS);
     perform(op);
     free(op->memory);
     g_free(op);

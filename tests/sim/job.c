@@ -38,6 +38,7 @@ uint32_t sim_job_choose(struct sim_op *op, json_t *description, const char *memb
 /* Some errors never go away, as after a flush that failed: a job stops at them again and again, or
  * tries for ever if it is to ignore them. */
 enum { STOPS_MAX = 40, LOOKS_MAX = 20000 };
+#define MIND_NS_MAX UINT64_C(200000000000)
 
 /* --- choosing --- */
 
@@ -63,6 +64,9 @@ bool sim_draw_job(struct sim_op *op)
         left -= (*job)->weight;
     }
     op->job = *job;
+    if (op->job->legal && !op->job->legal(op)) {
+        op->job = &sim_job_stream; /* it needs nothing but a chain */
+    }
     return !op->job->legal || op->job->legal(op);
 }
 
@@ -149,26 +153,32 @@ ASH_CO_FN static bool apply_verb(struct sim_op *op, struct ash_job *job)
 /* Looks after a job until it is over. */
 ASH_CO_FN static void mind(struct sim_op *op, struct ash_job *job, bool ending)
 {
+    uint64_t began_ns = ash_loop_now(op->run->loop);
     for (uint32_t stops = 0, looks = 0; !is_over(job); looks++) {
         ash_co_sleep(100000 + 4 * op->run->latency_ns_max + op->run->rest_ns / 16);
-        bool endless = stops == STOPS_MAX || (op->run->faulty && looks >= LOOKS_MAX);
+        bool long_ago = ash_loop_now(op->run->loop) - began_ns > MIND_NS_MAX;
+        bool endless = stops == STOPS_MAX || (op->run->faulty && (looks >= LOOKS_MAX || long_ago));
         if (ash_sim_power_is_cut(op->run->world) || endless) {
             force(op, job);
         } else if (ash_job_state(job) == ASH_JOB_PAUSED || ash_job_state(job) == ASH_JOB_STANDBY) {
             control(op, job, ASH_JOB_RESUME, 0); /* an error stopped it */
             stops += job->forced ? 0 : 1;
+        } else if (!ending && sim_resume_lingers(op, ash_job_state(job))) {
+            op->lingers--;
+            sim_resume_linger(op);
+            if (is_ready(job)) {
+                control(op, job, ASH_JOB_PAUSE, 0); /* has it look what there is to do */
+            }
         } else if (ash_job_state(job) == ASH_JOB_PENDING) {
             nap(op);
             bool good = !is_over(job) && ash_prng_chance(op->prng, 800);
+            op->ending |= good;
+            op->disk->finalizing = good;
             good ? (void)control(op, job, ASH_JOB_FINALIZE, 0)
                  : (void)end_well(op, job, ASH_JOB_CANCEL);
         } else if (op->endless && !ending) {
             nap(op);
             ending = ash_prng_chance(op->prng, 400) && end_well(op, job, ASH_JOB_CANCEL);
-        } else if (is_ready(job) && !ending && op->lingers > 0) {
-            op->lingers--;
-            sim_resume_linger(op);
-            control(op, job, ASH_JOB_PAUSE, 0); /* has it look what there is to do */
         } else if (is_ready(job) && !ending) {
             nap(op);
             bool complete = !op->keep && ash_prng_chance(op->prng, 600);
@@ -246,6 +256,7 @@ ASH_CO_FN static struct ash_job *begin(struct sim_op *op, int *ret)
     json_t *description = describe(op);
     op->description = description;
     note_description(op, description);
+    op->cleared = sim_resume_cleared(op);
     if (op->job->at_start && !(op->resumes && sim_resume_has_begun(op))) {
         model_image_free(op->image);
         sim_moment_begin(op);
@@ -277,12 +288,14 @@ int sim_run_job(struct sim_op *op)
     struct ash_error error = ASH_ERROR_INIT;
     int ret;
     disk->job = op->job;
+    disk->finalizing = false;
     disk->jobs_ever++;
     struct ash_job *job = begin(op, &ret);
     if (job) {
         disk->running = job;
-        sim_resume_began(op);
+        sim_resume_began(op, job);
         steer(op, job);
+        sim_resume_account(op, job, true);
         disk->running = NULL;
         ret = job->ret;
         sim_note(op->run, "        %s", job->error.message);
@@ -321,11 +334,13 @@ static bool has_lazy(const struct sim_disk *disk)
 
 bool sim_may_job(const struct sim_op *op, int ret)
 {
-    bool reopened = op->disk->reopening || op->disk->verbs_ever != op->verbs_ever;
+    bool reopened =
+        op->disk->reopening || op->beside_reopening || op->disk->verbs_ever != op->verbs_ever;
     bool resized = op->disk->resizing || op->disk->resizes_ever != op->resizes_ever;
     bool odd = op->target.format == &sim_format_qcow2 && op->disk->layers[0].odd;
     return sim_resume_may_end(op, ret) || (ret == -ECANCELED && op->cancelled) ||
-           (ret == -EINVAL && odd) || (ret == -EBUSY && !op->started && has_lazy(op->disk)) ||
+           (ret == -EINVAL && odd) ||
+           (ret == -EBUSY && (!op->started || op->job == &sim_job_commit) && has_lazy(op->disk)) ||
            (ret == -EACCES && reopened) || (ret == -ETIMEDOUT && op->timed) ||
            ((ret == -EAGAIN || ret == -ENOSPC) && resized && !op->started);
 }

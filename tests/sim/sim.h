@@ -85,6 +85,8 @@ struct sim_bitmap {
 struct sim_resumable {
     const struct sim_job *job; /* NULL: there is none */
     char file[16];
+    char below[16];   /* see struct sim_op */
+    char base[16];
     bool unmarked;    /* its images cannot tell whether they were changed without it */
     bool interrupted; /* by a cut, while it ran */
     bool certain;     /* it has to go on */
@@ -98,6 +100,7 @@ struct sim_disk {
     uint32_t number;
     struct sim_layer layers[SIM_LAYERS_MAX]; /* the top first */
     uint32_t layer_count;
+    bool is_long; /* it has several of the parts that state files note */
     struct model model;
     uint64_t spots[SIM_SPOTS];                 /* where most requests go */
     struct sim_layer targets[SIM_TARGETS_MAX]; /* for jobs: empty images */
@@ -120,6 +123,7 @@ struct sim_disk {
     uint64_t part_grown; /* a growth to this length failed that wrote what it added; 0: none */
     const struct sim_job *job; /* that runs; NULL: none */
     const struct ash_job *running; /* the same, once it has been started */
+    bool finalizing;               /* it was told to change the graph */
     bool struck;                   /* the power was cut while it ran */
     struct sim_resumable resumable;
     bool resuming; /* it is to be resumed before guests use the disk */

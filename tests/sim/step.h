@@ -38,7 +38,8 @@ struct sim_op {
     uint64_t bytes; /* of verbs: a length, a time, ... */
     int mode;
     uint32_t moved;  /* disk->moved when it began */
-    bool beside_job; /* one ran when it began */
+    bool beside_job;       /* one ran when it began */
+    bool beside_reopening; /* the same of one of those */
     uint32_t jobs_ever;
     uint32_t verbs_ever;
     uint32_t resizes_ever;
@@ -65,7 +66,10 @@ struct sim_op {
     bool certain;     /* it has to */
     char state[16];   /* its file; "": none */
     bool unmarked;    /* sim_resumable.unmarked */
-    uint32_t lingers; /* so many looks a ready one is not ended yet */
+    uint64_t cleared; /* so much of the disk was done before, by its file */
+    char below[16];   /* of a stream: what its image stood on when it was first started */
+    char base[16];    /* and what that is to stand on; "": nothing */
+    uint32_t lingers; /* so many looks it is not ended yet */
     bool aimed;       /* the power was to be cut in one of them */
     json_t *description;
     uint64_t watch;   /* a bitmap that was there before it began; 0 */
@@ -102,8 +106,8 @@ struct sim_step {
 extern const struct sim_step sim_steps[];
 extern const struct sim_step *const sim_step_job; /* the one that starts a job */
 
-/* guest.c: one request of a guest that is within a step. */
-ASH_CO_FN void sim_guest_request(const struct sim_op *within);
+/* guest.c: one request of a guest that is within a step. `resizes`: or a resize. */
+ASH_CO_FN void sim_guest_request(const struct sim_op *within, bool resizes);
 
 /* step_io.c */
 bool sim_legal_write(const struct sim_op *op);

@@ -118,10 +118,13 @@ bool sim_draw_read(struct sim_op *op)
     return true;
 }
 
+/* A buffer is copied so much at a time: where one copy ends no sector need end. */
+enum { SCRIBBLED_BYTES_MAX = 1 << 20 };
+
 /* Whoever writes may change the buffer meanwhile: then it is either. */
 static void draw_scribble(struct sim_op *op)
 {
-    if (ash_prng_chance(op->prng, 200)) {
+    if (ash_prng_chance(op->prng, 200) && op->io.bytes < SCRIBBLED_BYTES_MAX) {
         op->scribble_at = sim_below(op->prng, op->io.bytes);
         op->scribble_bytes = 1 + sim_below(op->prng, op->io.bytes - op->scribble_at);
         op->scribble_value = ash_prng_chance(op->prng, 200) ? 0 : model_new_value(&op->disk->model);
