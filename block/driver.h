@@ -135,6 +135,9 @@ struct ash_driver {
     const struct ash_option *create_options; /* into a struct of create_size bytes; may be NULL */
     size_t create_size;
     bool backing;                         /* images can have a backing file */
+    bool no_medium;                       /* nothing is held: what is read is made up */
+    const char *const *shaping;           /* of `options`, those without which the file's name does not
+                                             tell what the node is; NULL: none */
     const char *data_child;               /* what a description calls one more child (node->data),
                                              described as "file" is; NULL: there is none */
 
@@ -183,8 +186,8 @@ struct ash_driver {
                    uint64_t (*allocated)(void *opaque, uint64_t unit_bytes), void *opaque,
                    struct ash_measure *measure, struct ash_error *error);
     /* The format-specific information of `info --output=json`, "type" and "data"; a new reference or
-     * NULL. "dirty-flag" beside them tells whether the image was not closed properly, and is taken
-     * out by whoever shows it. */
+     * NULL. "dirty-flag" beside them tells whether the image was not closed properly, and "bitmaps", of
+     * one that can hold dirty bitmaps, whether it does; both are taken out by whoever shows it. */
     ASH_CO_PTR json_t *(*info)(struct ash_node *node);
     /* Bytes on the host that the node takes; -ENOTSUP. Missing: asks node->file. */
     ASH_CO_PTR int64_t (*allocated_bytes)(struct ash_node *node);

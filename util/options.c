@@ -238,6 +238,19 @@ int ash_options_take(const struct ash_option *table, json_t *object, void *targe
     return 0;
 }
 
+/* "a", or "a.b.c" of the first that is in the objects below it. */
+static char *first_name(const char *key, const json_t *value)
+{
+    void *first = json_object_iter((json_t *)value);
+    if (first == NULL) {
+        return g_strdup(key);
+    }
+    char *below = first_name(json_object_iter_key(first), json_object_iter_value(first));
+    char *name = g_strdup_printf("%s.%s", key, below);
+    g_free(below);
+    return name;
+}
+
 int ash_options_refuse_rest(json_t *object, const char *what, struct ash_error *error)
 {
     const char *key;
@@ -245,7 +258,10 @@ int ash_options_refuse_rest(json_t *object, const char *what, struct ash_error *
 
     json_object_foreach(object, key, value)
     {
-        return ash_error_set(error, -EINVAL, "%s does not support the option '%s'", what, key);
+        char *name = first_name(key, value);
+        ash_error_set(error, -EINVAL, "%s does not support the option '%s'", what, name);
+        g_free(name);
+        return -EINVAL;
     }
     return 0;
 }

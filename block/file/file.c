@@ -26,7 +26,15 @@ static const struct ash_option file_options[] = {
                     .help =
                         "lock the file against other programs: auto (where the host can), on, off"),
     ASH_OPTION_ENUM("aio", struct ash_file_node, aio, aio_names,
-                    .help = "accepted for scripts; the engine of the loop decides"),
+                    .help =
+                        "accepted for scripts; the engine of the loop decides. native is refused "
+                        "without cache.direct"),
+    ASH_OPTION_UINT("aio-max-batch", struct ash_file_node, aio_max_batch, .max = UINT64_MAX,
+                    .help = "accepted for scripts; the engine submits what a turn brings at once"),
+    ASH_OPTION_BOOL("drop-cache", struct ash_file_node, drop_cache, .def = 1,
+                    .help = "accepted for scripts; it is for migration, which there is none of"),
+    ASH_OPTION_BOOL("x-check-cache-dropped", struct ash_file_node, check_cache_dropped,
+                    .help = "likewise"),
     ASH_OPTION_END,
 };
 

@@ -9,11 +9,19 @@
 #include "util/engine/co_aio.h"
 
 /* The state of a node. Owner thread. */
+/* Of the option "aio"; threads is the first, io_uring the third. */
+#define ASH_FILE_AIO_NATIVE 1
+
 struct ash_file_node {
     /* Options. */
     char *filename;
     int locking;       /* enum ash_file_locking */
-    int aio;           /* taken and not used: the loop's engine decides */
+    int aio;           /* the loop's engine decides; native asks for O_DIRECT */
+    /* Taken, and nothing follows from them. */
+    uint64_t aio_max_batch;
+    bool drop_cache;
+    bool check_cache_dropped;
+
     uint64_t adopt_fd; /* ASH_FILE_NO_FD: none */
 
     struct ash_file *file;        /* the node's only descriptor */
@@ -84,7 +92,7 @@ ASH_CO_FN void ash_file_node_reopen_abort(struct ash_node *node);
 /* Refuses paths that are neither regular files nor block devices before they are opened: opening
  * some devices has effects. A path that cannot be examined is left to open. */
 ASH_CO_FN int ash_file_check_kind(struct ash_loop *loop, const char *filename, const char *verb,
-                                  struct ash_error *error);
+                                  bool write, struct ash_error *error);
 
 /* align.c: what O_DIRECT demands of this file. -EINVAL: no alignment that works. */
 ASH_CO_FN int ash_file_probe_alignment(struct ash_loop *loop, struct ash_file *file,

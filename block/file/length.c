@@ -49,7 +49,7 @@ int ash_file_create(struct ash_loop *loop, const char *filename, const void *opt
 {
     (void)options;
     struct ash_file *file;
-    int ret = ash_file_check_kind(loop, filename, "create", error);
+    int ret = ash_file_check_kind(loop, filename, "create", true, error);
     if (ret < 0) {
         return ret;
     }

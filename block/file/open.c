@@ -25,14 +25,17 @@ static bool kind_fits(const struct ash_file_status *about)
     return about->regular || about->block_device;
 }
 
-static int wrong_kind(const char *filename, const char *verb, struct ash_error *error)
+static int wrong_kind(const struct ash_file_status *about, const char *filename, const char *verb,
+                      bool write, struct ash_error *error)
 {
-    return ash_error_set(error, -EINVAL,
-                         "Could not %s '%s': it is neither a regular file nor a block device", verb,
+    if (about->directory && write) {
+        return ash_error_errno(error, -EISDIR, "Could not %s '%s'", verb, filename);
+    }
+    return ash_error_set(error, -EINVAL, "'file' driver requires '%s' to be a regular file",
                          filename);
 }
 
-int ash_file_check_kind(struct ash_loop *loop, const char *filename, const char *verb,
+int ash_file_check_kind(struct ash_loop *loop, const char *filename, const char *verb, bool write,
                         struct ash_error *error)
 {
     struct ash_file_status about;
@@ -40,7 +43,7 @@ int ash_file_check_kind(struct ash_loop *loop, const char *filename, const char 
         return 0; /* the path is the hook's, and examining it would be another open */
     }
     int ret = ash_co_path_status(loop->engine, filename, &about);
-    return ret == 0 && !kind_fits(&about) ? wrong_kind(filename, verb, error) : 0;
+    return ret == 0 && !kind_fits(&about) ? wrong_kind(&about, filename, verb, write, error) : 0;
 }
 
 ASH_CO_FN static int open_host(struct ash_node *node, const char *path, uint64_t adopt_fd,
@@ -94,7 +97,7 @@ ASH_CO_FN static int open_file(struct ash_node *node, const char *path, uint64_t
     if (ret < 0) {
         ash_error_errno(error, ret, "Could not find out about '%s'", node->filename);
     } else if (!kind_fits(about)) {
-        ret = wrong_kind(node->filename, "open", error);
+        ret = wrong_kind(about, node->filename, "open", (*flags & ASH_NODE_WRITE) != 0, error);
     } else if (about->read_only_device && (*flags & ASH_NODE_WRITE) != 0) {
         if ((*flags & ASH_NODE_AUTO_READ_ONLY) != 0) {
             *flags &= ~ASH_NODE_WRITE;
@@ -147,6 +150,11 @@ static int check_options(struct ash_node *node, struct ash_error *error)
         return ash_error_set(error, -EINVAL, "The '%s' block driver requires a file name",
                              node->driver->name);
     }
+    if (state->aio == ASH_FILE_AIO_NATIVE && (node->flags & ASH_NODE_DIRECT) == 0) {
+        return ash_error_set(error, -EINVAL,
+                             "aio=native was specified, but it requires cache.direct=on, which was "
+                             "not specified.");
+    }
     g_free(node->filename);
     node->filename = state->filename != NULL ? g_strdup(state->filename)
                                              : g_strdup_printf("fd:%" PRIu64, state->adopt_fd);
@@ -158,7 +166,8 @@ int ash_file_node_open(struct ash_node *node, struct ash_error *error)
     struct ash_file_node *state = ash_file_node(node);
     int ret = check_options(node, error);
     if (ret == 0 && state->filename != NULL) {
-        ret = ash_file_check_kind(node->loop, node->filename, "open", error);
+        ret = ash_file_check_kind(node->loop, node->filename, "open",
+                                  (node->flags & ASH_NODE_WRITE) != 0, error);
     }
     if (ret < 0) {
         return ret;

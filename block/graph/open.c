@@ -69,8 +69,8 @@ ASH_CO_FN static int open_child(struct ash_loop *loop, json_t *description, cons
     if (json_is_string(child)) {
         *file = ash_node_find(loop, json_string_value(child));
         if (*file == NULL) {
-            return ash_error_set(error, -ENODEV, "Cannot find device='' nor node-name='%s'",
-                                 json_string_value(child));
+            return ash_error_set(error, -ENODEV, "Cannot find device='%s' nor node-name='%s'",
+                                 json_string_value(child), json_string_value(child));
         }
         ash_node_ref(*file);
         return 0;
@@ -196,6 +196,26 @@ static int check_name(struct ash_loop *loop, const struct ash_node_options *opti
     return 0;
 }
 
+/* Out of the driver's own options, unless nothing below is to be opened and so nothing may be
+ * named. */
+static void take_backing(struct ash_loop *loop, const struct ash_driver *driver, uint32_t flags,
+                         json_t *own)
+{
+    json_t *backing = json_object_get(own, "backing");
+    if (!driver->backing || backing == NULL) {
+        return;
+    }
+    bool none =
+        json_is_null(backing) || (json_is_string(backing) && json_string_length(backing) == 0);
+    if (none && !json_is_null(backing)) {
+        ash_log(loop, ASH_LOG_WARNING,
+                "Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
+    }
+    if (none || (flags & ASH_NODE_NO_BACKING) == 0) {
+        json_object_del(own, "backing");
+    }
+}
+
 /* Makes and opens the node. The reference to `file` passes to the node's edge, or is dropped. */
 ASH_CO_FN static int open_node(struct ash_loop *loop, const struct ash_driver *driver,
                                const struct ash_node_options *options, json_t *rest,
@@ -212,9 +232,7 @@ ASH_CO_FN static int open_node(struct ash_loop *loop, const struct ash_driver *d
     struct ash_node *node = ash_node_new(loop, driver, options->name, options->flags);
     json_t *own = json_copy(rest);
     json_object_del(own, "file");
-    if (driver->backing) {
-        json_object_del(own, "backing");
-    }
+    take_backing(loop, driver, options->flags, own);
     if (driver->data_child != NULL) {
         json_object_del(own, driver->data_child);
     }
@@ -366,8 +384,8 @@ int ash_node_backing(struct ash_node *node, json_t **description, struct ash_nod
     if (json_is_string(backing)) {
         *existing = ash_node_find(node->loop, json_string_value(backing));
         if (*existing == NULL) {
-            return ash_error_set(error, -ENODEV, "Cannot find device='' nor node-name='%s'",
-                                 json_string_value(backing));
+            return ash_error_set(error, -ENODEV, "Cannot find device='%s' nor node-name='%s'",
+                                 json_string_value(backing), json_string_value(backing));
         }
         ash_node_ref(*existing);
         return 1;

@@ -116,8 +116,8 @@ static int find_protocol(struct creation *creation, json_t **description, struct
     creation->protocol = ash_driver_find(name);
     creation->path = json_string_value(json_object_get(*description, "filename"));
     if (creation->protocol->create_file == NULL || creation->path == NULL) {
-        return ash_error_set(error, -ENOTSUP, "Driver '%s' cannot make '%s'", name,
-                             creation->filename);
+        return ash_error_set(error, -ENOTSUP,
+                             "Protocol driver '%s' does not support image creation", name);
     }
     return 0;
 }

@@ -4,6 +4,7 @@
  * It asks the node and what stands under it, and opens nothing: the names in a header are shown,
  * not followed. */
 #include <glib.h>
+#include <stdlib.h>
 #include <string.h>
 #include "block/image/image.h"
 #include "util/range.h"
@@ -44,6 +45,66 @@ static json_t *full_backing_name(const struct ash_node *node)
     return full;
 }
 
+/* Whether the name of the file says all of what the node is. */
+static bool name_tells(const struct ash_node *node)
+{
+    const char *const *shaping = node->driver->shaping;
+    for (; shaping != NULL && *shaping != NULL; shaping++) {
+        if (json_object_get(node->options, *shaping) != NULL) {
+            return false;
+        }
+    }
+    if (node->driver->kind != ASH_DRIVER_FORMAT || node->file == NULL) {
+        return true;
+    }
+    return node->file->child->driver->kind == ASH_DRIVER_PROTOCOL && name_tells(node->file->child);
+}
+
+/* What makes the node what it is, in the order that users of such names know. */
+static json_t *shape_of(const struct ash_node *node)
+{
+    static const char *const order[] = {"read-zeroes", "offset", "driver", "size"};
+    json_t *shape = json_object();
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(order); i++) {
+        json_t *value = json_object_get(node->options, order[i]);
+        if (strcmp(order[i], "driver") == 0) {
+            json_object_set_new(shape, order[i], json_string(node->driver->name));
+        } else if (node->driver->shaping != NULL && value != NULL) {
+            json_object_set(shape, order[i], value);
+        }
+    }
+    if (node->file != NULL) {
+        json_object_set_new(shape, "file", shape_of(node->file->child));
+    } else if (!node->driver->no_medium) {
+        json_object_set_new(shape, "filename", text(node->filename));
+    }
+    return shape;
+}
+
+/* A name that leads to this node again. */
+static json_t *name_of(const struct ash_node *node)
+{
+    if (name_tells(node) || node->driver->kind == ASH_DRIVER_FILTER) {
+        return text(node->filename);
+    }
+    json_t *shape = shape_of(node);
+    char *dump = json_dumps(shape, 0);
+    char *name = g_strdup_printf("json:%s", dump);
+    json_t *string = json_string(name);
+    g_free(name);
+    free(dump);
+    json_decref(shape);
+    return string;
+}
+
+static bool stands_on_nothing(const struct ash_node *node)
+{
+    while (node->file != NULL) {
+        node = node->file->child;
+    }
+    return node->driver->no_medium;
+}
+
 json_t *ash_image_info(struct ash_node *node)
 {
     json_t *info = json_object();
@@ -51,11 +112,12 @@ json_t *ash_image_info(struct ash_node *node)
     json_t *dirty = json_incref(json_object_get(specific, "dirty-flag"));
     int64_t allocated = allocated_bytes(node);
     json_object_del(specific, "dirty-flag");
+    json_object_del(specific, "bitmaps");
     if (node->backing_format != NULL) {
         json_object_set_new(info, "backing-filename-format", text(node->backing_format));
     }
     set_number(info, "virtual-size", ash_align_up(node->size_bytes, 512));
-    json_object_set_new(info, "filename", text(node->filename));
+    json_object_set_new(info, "filename", name_of(node));
     if (node->limits.cluster != 0) {
         set_number(info, "cluster-size", node->limits.cluster);
     }
@@ -70,6 +132,8 @@ json_t *ash_image_info(struct ash_node *node)
         json_object_set_new(info, "full-backing-filename", full_backing_name(node));
         json_object_set_new(info, "backing-filename", text(node->backing_file));
     }
-    json_object_set_new(info, "dirty-flag", dirty != NULL ? dirty : json_false());
+    if (!stands_on_nothing(node)) {
+        json_object_set_new(info, "dirty-flag", dirty != NULL ? dirty : json_false());
+    }
     return info;
 }

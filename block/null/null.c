@@ -21,6 +21,8 @@ static const struct ash_option null_options[] = {
     ASH_OPTION_END,
 };
 
+static const char *const null_shaping[] = {"size", "read-zeroes", NULL};
+
 ASH_CO_FN static int null_open(struct ash_node *node, struct ash_error *error)
 {
     (void)error;
@@ -112,7 +114,8 @@ ASH_CO_FN static int64_t null_allocated_bytes(struct ash_node *node)
 
 #define NULL_COMMON                                                                                \
     .kind = ASH_DRIVER_PROTOCOL, .state_size = sizeof(struct null_state), .options = null_options, \
-    .open = null_open, .limits = null_limits, .allocated_bytes = null_allocated_bytes
+    .no_medium = true, .shaping = null_shaping, .open = null_open, .limits = null_limits,          \
+    .allocated_bytes = null_allocated_bytes
 
 extern const struct ash_driver ash_driver_null_co;
 const struct ash_driver ash_driver_null_co = {

@@ -69,6 +69,8 @@ static int refuse_later_features(const struct ash_qcow2_create_options *o, struc
     return 0;
 }
 
+#define EXTENDED_L2_CLUSTER_BYTES_MIN 16384u
+
 static int check_options(const struct ash_qcow2_create_options *o, struct ash_error *error)
 {
     bool old = o->compat == QCOW2_COMPAT_0_10 || o->compat == QCOW2_COMPAT_V2;
@@ -105,7 +107,19 @@ static int check_options(const struct ash_qcow2_create_options *o, struct ash_er
                              "Backing file and preallocation can only be used at the same time if "
                              "extended_l2 is enabled");
     }
-    return refuse_later_features(o, error);
+    return 0;
+}
+
+int ash_qcow2_check_create_options(const struct ash_qcow2_create_options *options,
+                                   struct ash_error *error)
+{
+    if (options->extended_l2 && options->cluster_bytes < EXTENDED_L2_CLUSTER_BYTES_MIN) {
+        return ash_error_set(error, -EINVAL,
+                             "Extended L2 entries are only supported with cluster sizes of at "
+                             "least %u bytes",
+                             EXTENDED_L2_CLUSTER_BYTES_MIN);
+    }
+    return check_options(options, error);
 }
 
 int ash_qcow2_create_header(const struct ash_qcow2_create_options *options, uint64_t bytes,
@@ -113,7 +127,10 @@ int ash_qcow2_create_header(const struct ash_qcow2_create_options *options, uint
 {
     struct qcow2_fields *f = &header->fields;
     ash_qcow2_header_init(header);
-    int ret = check_options(options, error);
+    int ret = ash_qcow2_check_create_options(options, error);
+    if (ret == 0) {
+        ret = refuse_later_features(options, error);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -141,11 +158,12 @@ int ash_qcow2_create_header(const struct ash_qcow2_create_options *options, uint
 
 /* --- layout --- */
 
-int ash_qcow2_layout(uint32_t cluster_bits, uint32_t refcount_order, uint64_t bytes,
-                     uint64_t data_clusters, bool with_l2, struct qcow2_layout *layout)
+int ash_qcow2_layout(uint32_t cluster_bits, uint32_t refcount_order, uint32_t l2_entry_bytes,
+                     uint64_t bytes, uint64_t data_clusters, bool with_l2,
+                     struct qcow2_layout *layout)
 {
     uint64_t cluster_bytes = UINT64_C(1) << cluster_bits;
-    uint64_t table_bytes = UINT64_C(1) << (2 * cluster_bits - 3);
+    uint64_t table_bytes = cluster_bytes / l2_entry_bytes * cluster_bytes;
     uint64_t counts_per_block = UINT64_C(1) << (cluster_bits + 3 - refcount_order);
     memset(layout, 0, sizeof(*layout));
     layout->l1_entries = ash_div_round_up(bytes, table_bytes);
@@ -319,7 +337,7 @@ ASH_CO_FN static int make(struct maker *m, const struct ash_qcow2_create_options
     m->cluster_bits = m->header->fields.cluster_bits;
     m->data_clusters = whole ? ash_div_round_up(bytes, UINT64_C(1) << m->cluster_bits) : 0;
     m->sparse = m->file->child->flags & ASH_NODE_GROWS;
-    int ret = ash_qcow2_layout(m->cluster_bits, m->header->fields.refcount_order, bytes,
+    int ret = ash_qcow2_layout(m->cluster_bits, m->header->fields.refcount_order, 8, bytes,
                                m->data_clusters, whole, &m->layout);
     if (ret < 0) {
         return ash_error_set(

@@ -37,8 +37,13 @@ extern const struct ash_option ash_qcow2_create_options[];
 int ash_qcow2_create_header(const struct ash_qcow2_create_options *options, uint64_t bytes,
                             struct ash_qcow2_header *header, struct ash_error *error);
 
+/* What is wrong with them, together; features that are to come are right. */
+int ash_qcow2_check_create_options(const struct ash_qcow2_create_options *options,
+                                   struct ash_error *error);
+
 /* How many clusters an image takes with this many clusters of data and L2 tables for `bytes` (0
- * data: an empty image), and where the parts of a new one lie. */
+ * data: an empty image), and where the parts of a new one lie. l2_entry_bytes: 8, or 16 for extended
+ * entries. */
 struct qcow2_layout {
     uint64_t l1_entries;
     uint64_t l1_clusters;
@@ -48,7 +53,7 @@ struct qcow2_layout {
     uint64_t total_clusters;
 };
 /* -EFBIG: beyond the limits. */
-int ash_qcow2_layout(uint32_t cluster_bits, uint32_t refcount_order, uint64_t bytes,
-                     uint64_t data_clusters, bool with_l2, struct qcow2_layout *layout);
+int ash_qcow2_layout(uint32_t cluster_bits, uint32_t refcount_order, uint32_t l2_entry_bytes,
+                     uint64_t bytes, uint64_t data_clusters, bool with_l2, struct qcow2_layout *layout);
 
 #endif

@@ -27,5 +27,10 @@ json_t *ash_qcow2_info(struct ash_node *node)
             json_boolean((f->incompatible & QCOW2_INCOMPATIBLE_EXTENDED_L2) != 0));
     }
     bool dirty = (f->incompatible & QCOW2_INCOMPATIBLE_DIRTY) != 0;
-    return json_pack("{s:s, s:o, s:b}", "type", "qcow2", "data", data, "dirty-flag", dirty);
+    json_t *info = json_pack("{s:s, s:o, s:b}", "type", "qcow2", "data", data, "dirty-flag", dirty);
+    if (f->version >= 3) {
+        set(info, "bitmaps",
+            json_boolean(ash_qcow2_header_find(&s->header, QCOW2_EXTENSION_BITMAPS) != NULL));
+    }
+    return info;
 }

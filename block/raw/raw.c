@@ -99,6 +99,8 @@ ASH_CO_FN static int raw_resize(struct ash_node *node, uint64_t bytes, enum ash_
     return ret;
 }
 
+static const char *const raw_shaping[] = {"offset", "size", NULL};
+
 struct raw_create_options {
     int preallocation; /* enum ash_prealloc */
 };
@@ -140,6 +142,7 @@ const struct ash_driver ash_driver_raw = {
     .kind = ASH_DRIVER_FORMAT,
     .state_size = sizeof(struct raw_state),
     .options = raw_options,
+    .shaping = raw_shaping,
     .create_options = raw_create_options,
     .create_size = sizeof(struct raw_create_options),
     .open = raw_open,

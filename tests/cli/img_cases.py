@@ -150,6 +150,48 @@ info null-co://
 info -f null-co null-co://
 info --image-opts driver=qcow2,file.filename=top.qcow2
 info --image-opts file.filename=top.qcow2
+info null-co://
+info --output=json null-co://
+info --output=json -f null-co null-co://
+info --image-opts driver=null-co,size=4096
+info --image-opts driver=null-aio,size=4096
+info 'json:{"driver":"null-co"}'
+info --output=json 'json:{"driver":"null-co","latency-ns":100,"read-zeroes":true}'
+info --image-opts driver=raw,offset=1M,size=1M,file.filename=data.raw
+info --output=json 'json:{"driver":"raw","size":4096,"file":{"driver":"file","filename":"data.raw"}}'
+info --image-opts driver=qcow2,file.driver=raw,file.file.filename=top.qcow2
+info --image-opts driver=qcow2,file.driver=raw,file.offset=0,file.file.filename=top.qcow2
+info --image-opts driver=qcow2,file.driver=file,file.filename=top.qcow2,backing=
+info --image-opts driver=qcow2,file.filename=base.qcow2,backing.driver=qcow2
+info --image-opts driver=qcow2,file.filename=top.qcow2,backing=foo
+info --output=json 'json:{"driver":"qcow2","file":{"driver":"file","filename":"top.qcow2"},"backing":null}'
+info --output=json --image-opts driver=file,filename=data.raw
+info --image-opts driver=qcow2,file.filename=top.qcow2,throttling.iops-total=100
+info --image-opts driver=qcow2,file.filename=top.qcow2,file.aio=native
+info --image-opts driver=qcow2,file.filename=top.qcow2,file.aio=native,cache.direct=on
+info --image-opts driver=raw,file.filename=data.raw,file.aio-max-batch=3
+info --image-opts driver=raw,file.filename=data.raw,file.drop-cache=off
+info --image-opts driver=raw,file.filename=data.raw,file.x-check-cache-dropped=on
+loose|info --image-opts driver=raw,file.filename=data.raw,file.aio-max-batch=x
+loose|info --image-opts driver=raw,file.filename=data.raw,file.drop-cache=x
+info sub
+check -f qcow2 sub
+resize sub 1M
+create -f raw sub 1M
+create -f qcow2 sub 1M
+convert -O qcow2 data.raw sub
+create null-co:// 1M
+create -f qcow2 null-co:// 1M
+info --image-opts data.raw
+info --image-opts driver=raw,file=data.raw
+info 'json:{"driver":"raw","file":"x"}'
+info --object secret,id=x,data=y data.raw
+info --object secret,id=x data.raw
+info --object secret,data=y data.raw
+info --object secret,id=x,data=y,foo=1 data.raw
+info --object secret,id=1x,data=y data.raw
+info --object id=x data.raw
+loose|info --object bogus,id=x data.raw
 info --image-opts driver=qcow2,file.filename=top.qcow2,lazy-refcounts=on
 info --image-opts driver=qcow2,file.filename=top.qcow2,l2-cache-size=1M
 info --image-opts driver=qcow2,file.filename=top.qcow2,cache-size=1M
@@ -221,6 +263,10 @@ map --output=json --max-length=-1 top.qcow2
 map nope
 loose|map orphan.qcow2
 map --image-opts driver=qcow2,file.filename=top.qcow2
+map null-co://
+map --output=json null-co://
+map --output=json --image-opts driver=null-co,read-zeroes=on,size=1M
+map --output=json --image-opts driver=null-aio,size=1M
 ''')
 
 CHECK = lines(r'''
@@ -337,6 +383,14 @@ made:long.raw|convert -n zero.raw long.raw
 made:full.raw|convert -n zero.raw full.raw
 made:zero.raw|convert -n --target-is-zero other.raw zero.raw
 made:onraw.qcow2|convert -n --target-is-zero -O qcow2 other.raw onraw.qcow2
+made:x.qcow2|convert --bitmaps -O qcow2 base.qcow2 x.qcow2
+made:x.qcow2|convert --bitmaps --skip-broken-bitmaps -O qcow2 base.qcow2 x.qcow2
+convert --skip-broken-bitmaps -O qcow2 base.qcow2 x.qcow2
+convert --bitmaps -O raw base.qcow2 x.raw
+convert --bitmaps -O qcow2 data.raw x.qcow2
+convert --bitmaps -O qcow2 old.qcow2 x.qcow2
+convert --bitmaps -O qcow2 -o compat=0.10 base.qcow2 x.qcow2
+convert --bitmaps -O qcow2 base.qcow2 mid.qcow2 x.qcow2
 made:base.qcow2|convert -n -O qcow2 data.raw base.qcow2
 made:base.qcow2|convert -n --target-image-opts data.raw driver=qcow2,file.filename=base.qcow2
 convert -p -O qcow2 zero.raw x.qcow2
@@ -476,6 +530,21 @@ measure -O raw base.qcow2
 measure -U -O qcow2 base.qcow2
 measure -O qcow2 --image-opts driver=raw,file.filename=data.raw
 measure -O qcow2 --image-opts --size 1G
+measure -O qcow2 -o extended_l2=on --size 1G
+measure -O qcow2 -o extended_l2=on,cluster_size=16k --size 1G
+measure -O qcow2 -o extended_l2=on,cluster_size=8k --size 1G
+measure -O qcow2 -o extended_l2=on,cluster_size=2M --size 1T
+measure -O qcow2 -o extended_l2=on base.qcow2
+measure -O qcow2 -o help --size 1G
+measure -O qcow2 -o help base.qcow2
+measure -o '?' --size 1G
+measure -O qcow2 -o backing_file=x base.qcow2
+measure -O qcow2 -o backing_file=x top.qcow2
+measure -O qcow2 -o backing_file=x --size 1G
+measure -O qcow2 -o backing_file=x,backing_fmt=qcow2 data.raw
+measure -O qcow2 -o data_file=x --size 1G
+measure -O qcow2 -o encryption=on --size 1G
+measure -O qcow2 --object secret,id=x,data=y base.qcow2
 measure --size 1G -O qcow2 -o bogus=full
 loose|measure --size 1G -O qcow2 -o cluster_size=3
 measure --size 1G -O bogus

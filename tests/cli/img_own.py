@@ -99,9 +99,8 @@ class Speaking(Tool):
             self.fails(command, 'base.qcow2', saying=['Command not found: ' + command])
 
     def test_options_of_later_work_are_refused_by_name(self):
-        refused = [('convert', '-l', 'snapshot'), ('convert', '--bitmaps'),
-                   ('convert', '--skip-broken-bitmaps'), ('measure', '-l', 'snapshot')]
-        refused += [(command, '--object', 'secret,id=x') for command in ('info', 'create', 'check', 'map')]
+        refused = [('convert', '-l', 'snapshot'), ('measure', '-l', 'snapshot')]
+        refused += [(command, '--object', 'iothread,id=x') for command in ('info', 'create', 'check', 'map')]
         for command, option, *value in refused:
             result = self.fails(command, option, *value, 'data.raw', 'x.raw')
             self.assertIn(option + ': ', result.stderr)
@@ -251,6 +250,12 @@ class Converting(Tool):
         """qemu-img says so too, and exits with 0."""
         self.fails('convert', '-n', '--target-is-zero', '-O', 'qcow2', '-B', 'data.raw', '-F', 'raw',
                    'other.raw', 'onraw.qcow2', saying=['Cannot use --target-is-zero'])
+
+    def test_bitmaps_are_not_left_behind(self):
+        subprocess.run(['qemu-img', 'bitmap', '--add', 'base.qcow2', 'b0'], cwd=self.where, check=True)
+        self.fails('convert', '--bitmaps', '-O', 'qcow2', 'base.qcow2', 'x.qcow2',
+                   saying=["--bitmaps: 'base.qcow2' has dirty bitmaps"])
+        self.assertFalse(os.path.exists(self.path('x.qcow2')))
 
     def test_a_source_is_never_made_anew(self):
         before = self.run_tool('map', '--output=json', 'top.qcow2').stdout

@@ -505,6 +505,16 @@ loose|base.qcow2 -c 'reopen -o cluster-size=3'
 loose|base.qcow2 -c 'reopen -o copy-on-read=on'
 loose|base.qcow2 -c 'reopen -o force-share=on'
 base.qcow2 -c 'reopen -o driver=qcow2' -c 'write -q -P 9 0 64k'
+-s base.qcow2 -c 'write -q -P 9 0 64k' -c 'read -q -P 9 0 64k' -c length
+-s -f raw base.qcow2 -c 'write -q -P 9 1M 64k' -c 'read -q -P 9 1M 64k'
+-c 'open -s base.qcow2' -c 'write -q -P 9 0 64k' -c 'read -q -P 9 0 64k' -c close -c 'open base.qcow2' \
+    -c 'read -q -P 1 0 64k'
+--object secret,id=x,data=y base.qcow2 -c length
+--object secret,id=x base.qcow2 -c length
+-i native base.qcow2 -c length
+-i native -n base.qcow2 -c length
+-k base.qcow2 -c length
+-c 'open -i native base.qcow2' -c length
 base.qcow2 -c 'reopen -o detect-zeroes=on' -c 'write -q -P 0 0 64k' -c 'read -P 0 0 64k'
 base.qcow2 -c 'reopen -o lazy-refcounts=on' -c 'write -q -P 9 0 64k' \
     -c 'reopen -o lazy-refcounts=off' -c 'read -P 9 0 64k'

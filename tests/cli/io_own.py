@@ -70,10 +70,20 @@ class Speaking(Tool):
         self.fails(options=['a.raw', 'a.raw'], saying=['ashlar-io: ', '--help'])
 
     def test_what_is_not_supported_is_refused_by_name(self):
-        for option in (['-s'], ['-T', 'x'], ['--object', 'secret,id=x']):
+        for option in (['-T', 'x'], ['--object', 'iothread,id=x']):
             self.fails('length', options=option + ['-f', 'raw', 'a.raw'], saying=['ashlar-io: ' + option[0]])
-        for option in ('-s',):
-            self.fails(f'open {option} a.raw', options=[], saying=['ashlar-io: ' + option])
+
+    def test_a_temporary_snapshot_leaves_the_image_and_no_file_behind(self):
+        with tempfile.TemporaryDirectory(dir=self.where) as temporary:
+            os.environ['TMPDIR'] = temporary
+            try:
+                self.works('write -q -P 9 0 64k', 'read -q -P 9 0 64k', 'read -q -P 0 64k 64k',
+                           options=['-s', '-f', 'raw', 'a.raw'])
+                self.fails('write 0 512', options=['-s', '-r', '-f', 'raw', 'a.raw'], saying=['read-only'])
+                self.assertEqual(os.listdir(temporary), [])
+            finally:
+                del os.environ['TMPDIR']
+        self.works('read -q -P 1 0 64k', options=['-f', 'raw', 'a.raw'])
 
     def test_a_full_output_is_an_error(self):
         with open('/dev/full', 'w', encoding='ascii') as full:

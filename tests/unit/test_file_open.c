@@ -336,7 +336,8 @@ CO_TEST(creation_where_none_can_be_says_why)
     struct ash_error error = ASH_ERROR_INIT;
     assert_int_equal(driver->create_file(loop, "/no/dir/a", NULL, &error), -ENOENT);
     assert_string_equal(error.message, "Could not create '/no/dir/a': No such file or directory");
-    assert_int_equal(driver->create_file(loop, temp_dir, NULL, &error), -EINVAL);
+    assert_int_equal(driver->create_file(loop, temp_dir, NULL, &error), -EISDIR);
+    assert_non_null(strstr(error.message, "': Is a directory"));
     assert_int_equal(driver->create_file(loop, "/dev/null", NULL, &error), -EINVAL);
     assert_non_null(strstr(error.message, "'/dev/null'"));
 }

@@ -394,7 +394,7 @@ static void layouts_count_themselves(void **state)
         for (uint32_t order = 0; order <= 6; order++) {
             for (uint64_t data = 0; data < 300000; data = data * 3 + 1) {
                 struct qcow2_layout l;
-                if (ash_qcow2_layout(bits, order, data << bits, data, true, &l) < 0) {
+                if (ash_qcow2_layout(bits, order, 8, data << bits, data, true, &l) < 0) {
                     continue;
                 }
                 uint64_t sum =

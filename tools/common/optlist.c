@@ -37,7 +37,7 @@ static char *next_item(const char **text)
 static bool take_item(struct ash_tool_options *options, char *item)
 {
     if (strcmp(item, "help") == 0 || strcmp(item, "?") == 0) {
-        options->help = true;
+        options->help = item[0] == '?' ? "?" : "help";
         return true;
     }
     char *equals = strchr(item, '=');

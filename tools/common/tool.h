@@ -109,7 +109,7 @@ struct ash_option;
 
 struct ash_tool_options {
     json_t *list; /* object of name: text, in the order given; NULL: none was given */
-    bool help;    /* "help" was among them */
+    const char *help; /* "help" or "?" if it was among them; NULL */
 };
 
 /* Prints what is wrong and returns false. */
@@ -124,6 +124,9 @@ void ash_tool_options_set(struct ash_tool_options *options, const char *name, co
  * `error`. */
 int ash_tool_options_check(struct ash_tool_options *options, const struct ash_driver *format,
                            const char *filename, struct ash_error *error);
+
+/* --object: whether it is one that can be taken, or an error was printed. */
+bool ash_tool_object(const char *text);
 
 /* -o help. */
 void ash_tool_options_help(const struct ash_driver *format, const char *filename);

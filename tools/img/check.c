@@ -211,7 +211,7 @@ static int take_option(struct check *check, int c, char **argv)
     case OPTION_OUTPUT:
         return ash_tool_output(optarg, &check->output) ? -1 : EXIT_CHECK_FAILED;
     case OPTION_OBJECT:
-        return ash_img_unsupported("--object", "User creatable objects are");
+        return ash_tool_object(optarg) ? -1 : 1;
     case OPTION_IMAGE_OPTS:
         check->image.image_opts = true;
         return -1;

@@ -172,7 +172,7 @@ static int take_option(struct commit *commit, int c, char **argv)
     case 'r':
         return ash_tool_size(optarg, "rate limit", 0, INT64_MAX, &commit->rate) ? -1 : 1;
     case OPTION_OBJECT:
-        return ash_img_unsupported("--object", "User creatable objects are");
+        return ash_tool_object(optarg) ? -1 : 1;
     case OPTION_IMAGE_OPTS:
         commit->image.image_opts = true;
         return -1;

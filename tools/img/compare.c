@@ -313,8 +313,7 @@ static int take_option(struct compare *compare, int c, char **argv)
         compare->image[1].flags |= ASH_NODE_FORCE_SHARE;
         return -1;
     case OPTION_OBJECT:
-        ash_img_unsupported("--object", "User creatable objects are");
-        return EXIT_OPEN;
+        return ash_tool_object(optarg) ? -1 : EXIT_OPEN;
     case OPTION_IMAGE_OPTS:
         compare->image[0].image_opts = true;
         compare->image[1].image_opts = true;

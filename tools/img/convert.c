@@ -45,11 +45,48 @@ ASH_CO_FN static int open_sources(struct convert *convert)
     return 0;
 }
 
+/* Dirty bitmaps cannot be copied yet: an image that can hold them is taken if it holds none. */
+ASH_CO_FN static int check_bitmaps(const struct convert *convert)
+{
+    if (!convert->bitmaps) {
+        return 0;
+    }
+    if (convert->source_count > 1) {
+        ash_tool_error("Copying bitmaps only possible with single source");
+        return 1;
+    }
+    const char *compat = ash_tool_options_get(&convert->options, "compat");
+    bool old = compat != NULL && (strcmp(compat, "0.10") == 0 || strcmp(compat, "v2") == 0);
+    if (!convert->skip_create && (old || strcmp(convert->target_format, "qcow2") != 0)) {
+        ash_tool_error("Format driver '%s' does not support bitmaps", convert->target_format);
+        return 1;
+    }
+    struct ash_node *node = ash_disk_node(convert->sources[0].disk);
+    json_t *info = node->driver->info != NULL ? node->driver->info(node) : NULL;
+    const json_t *held = json_object_get(info, "bitmaps");
+    int status = 1;
+    if (!json_is_boolean(held)) {
+        ash_tool_error("Source lacks bitmap support");
+    } else if (json_is_true(held)) {
+        ash_tool_error(
+            "--bitmaps: '%s' has dirty bitmaps, and copying them is not supported by this "
+            "version",
+            convert->sources[0].image.filename);
+    } else {
+        status = 0;
+    }
+    json_decref(info);
+    return status;
+}
+
 ASH_CO_FN static int convert_co(void *opaque)
 {
     struct convert *convert = opaque;
     ash_progress_begin(&convert->progress, convert->progress_on);
     int status = open_sources(convert);
+    if (status == 0) {
+        status = check_bitmaps(convert);
+    }
     if (status == 0) {
         status = ash_convert_open_target(convert);
     }
@@ -204,11 +241,13 @@ static int take_option(struct arguments *arguments, int c, char **argv)
     case 'l':
         return ash_img_unsupported("-l", "Internal snapshots are");
     case OPTION_OBJECT:
-        return ash_img_unsupported("--object", "User creatable objects are");
+        return ash_tool_object(optarg) ? -1 : 1;
     case OPTION_BITMAPS:
-        return ash_img_unsupported("--bitmaps", "Copying dirty bitmaps is");
+        convert->bitmaps = true;
+        return -1;
     case OPTION_SKIP_BROKEN_BITMAPS:
-        return ash_img_unsupported("--skip-broken-bitmaps", "Copying dirty bitmaps is");
+        convert->skip_broken_bitmaps = true;
+        return -1;
     default:
         return ash_tool_bad_option(c, argv);
     }
@@ -235,6 +274,9 @@ static const char *find_conflict(const struct arguments *arguments)
     }
     if (convert->offload && convert->salvage) {
         return "Cannot use copy offloading in salvaging mode";
+    }
+    if (convert->skip_broken_bitmaps && !convert->bitmaps) {
+        return "Use of --skip-broken-bitmaps requires --bitmaps";
     }
     if (convert->target_is_zero && !convert->skip_create) {
         return "--target-is-zero requires use of -n flag";

@@ -27,6 +27,8 @@ struct convert {
     bool offload; /* the kernel copies what it can from file to file */
     bool skip_create;
     bool target_is_zero;
+    bool bitmaps; /* dirty bitmaps are to come along: there must be none */
+    bool skip_broken_bitmaps;
     bool target_image_opts;
     bool quiet;
     bool progress_on;

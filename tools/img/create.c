@@ -157,8 +157,18 @@ static bool names_a_file(const char *filename, struct ash_error *error)
         return false;
     }
     json_t *description = ash_describe(filename, "file", error);
+    if (description == NULL) {
+        return false;
+    }
+    const char *name = json_string_value(json_object_get(description, "driver"));
+    const struct ash_driver *protocol = name != NULL ? ash_driver_find(name) : NULL;
+    bool can = protocol == NULL || protocol->create_file != NULL;
+    if (!can) {
+        ash_error_set(error, -ENOTSUP, "Protocol driver '%s' does not support image creation",
+                      name);
+    }
     json_decref(description);
-    return description != NULL;
+    return can;
 }
 
 /* Puts -b, -F and the size among the options. */
@@ -303,7 +313,7 @@ int ash_img_create(int argc, char **argv)
             create.unsafe = true;
             break;
         case 256:
-            status = ash_img_unsupported("--object", "User creatable objects are");
+            status = ash_tool_object(optarg) ? -1 : 1;
             break;
         default:
             status = ash_tool_bad_option(c, argv);

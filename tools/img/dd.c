@@ -187,7 +187,10 @@ int ash_img_dd(int argc, char **argv)
             dd.input.flags |= ASH_NODE_FORCE_SHARE;
             break;
         case OPTION_OBJECT:
-            return ash_img_unsupported("--object", "User creatable objects are");
+            if (!ash_tool_object(optarg)) {
+                return 1;
+            }
+            break;
         case OPTION_IMAGE_OPTS:
             dd.input.image_opts = true;
             break;

@@ -194,7 +194,10 @@ int ash_img_info(int argc, char **argv)
             info.chain = true;
             break;
         case OPTION_OBJECT:
-            return ash_img_unsupported("--object", "User creatable objects are");
+            if (!ash_tool_object(optarg)) {
+                return 1;
+            }
+            break;
         case OPTION_IMAGE_OPTS:
             info.image.image_opts = true;
             break;

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include "block/driver.h"
 #include "tools/common/tool.h"
 #include "tools/img/img.h"
 
@@ -25,8 +26,18 @@ struct line {
     const char *filename;
 };
 
+/* Zeroes that are made up are zeroes; anything else is not there. */
+static bool is_made_up(const struct ash_status *status)
+{
+    return status->host != NULL && status->host->driver->no_medium &&
+           (status->flags & ASH_STATUS_ZERO) == 0;
+}
+
 static struct line line_of(const struct ash_status *status, uint64_t start)
 {
+    if (is_made_up(status)) {
+        return (struct line){.start = start, .bytes = status->bytes, .depth = status->depth};
+    }
     struct line line = {
         .start = start,
         .bytes = status->bytes,
@@ -184,7 +195,10 @@ int ash_img_map(int argc, char **argv)
             }
             break;
         case OPTION_OBJECT:
-            return ash_img_unsupported("--object", "User creatable objects are");
+            if (!ash_tool_object(optarg)) {
+                return 1;
+            }
+            break;
         case OPTION_IMAGE_OPTS:
             map.image.image_opts = true;
             break;

@@ -121,7 +121,7 @@ static int take_option(struct measure *measure, int c, char **argv)
     case OPTION_OUTPUT:
         return ash_tool_output(optarg, &measure->output) ? -1 : 1;
     case OPTION_OBJECT:
-        return ash_img_unsupported("--object", "User creatable objects are");
+        return ash_tool_object(optarg) ? -1 : 1;
     case OPTION_IMAGE_OPTS:
         measure->image.image_opts = true;
         return -1;
@@ -165,11 +165,12 @@ static int check_target(struct measure *measure)
         ash_tool_error("%s", error.message);
         return 1;
     }
-    if (measure->options.help) {
-        ash_tool_options_help(measure->driver, NULL);
-        return 0;
+    if (measure->options.help != NULL) {
+        /* Here it is no option. */
+        ash_error_set(&error, -EINVAL, "Invalid parameter '%s'", measure->options.help);
     }
-    if (ash_tool_options_check(&measure->options, measure->driver, NULL, &error) < 0) {
+    if (error.code < 0 ||
+        ash_tool_options_check(&measure->options, measure->driver, NULL, &error) < 0) {
         ash_tool_error("%s", error.message);
         ash_tool_error("Invalid options for file format '%s'", measure->format);
         return 1;

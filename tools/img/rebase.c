@@ -179,7 +179,7 @@ static int take_option(struct rebase *rebase, int c, char **argv)
         rebase->source_flags |= ASH_NODE_FORCE_SHARE;
         return -1;
     case OPTION_OBJECT:
-        return ash_img_unsupported("--object", "User creatable objects are");
+        return ash_tool_object(optarg) ? -1 : 1;
     case OPTION_IMAGE_OPTS:
         rebase->image.image_opts = true;
         return -1;

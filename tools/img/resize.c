@@ -132,7 +132,7 @@ static int take_option(struct resize *resize, int c, char **argv)
         resize->quiet = true;
         return -1;
     case OPTION_OBJECT:
-        return ash_img_unsupported("--object", "User creatable objects are");
+        return ash_tool_object(optarg) ? -1 : 1;
     case OPTION_IMAGE_OPTS:
         resize->image.image_opts = true;
         return -1;

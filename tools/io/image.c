@@ -5,9 +5,11 @@
 #include <glib.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "block/driver.h"
 #include "block/graph/describe.h"
 #include "block/graph/open.h"
+#include "block/image/image.h"
 #include "job/job.h"
 #include "tools/io/shell.h"
 #include "util/json.h"
@@ -49,8 +51,10 @@ bool ash_shell_open_option(struct ash_shell_open *request, int option, const cha
             ash_tool_error("Invalid aio option: %s", value);
             return false;
         }
+        request->aio = value;
         return true;
     case 'k':
+        request->aio = "native";
         return true;
     case 'n':
         return take_cache("none", &request->flags, &request->write_through);
@@ -58,8 +62,8 @@ bool ash_shell_open_option(struct ash_shell_open *request, int option, const cha
         request->flags &= ~ASH_NODE_WRITE;
         return true;
     case 's':
-        ash_tool_error("-s: temporary snapshots are not supported");
-        return false;
+        request->snapshot = true;
+        return true;
     case 't':
         return take_cache(value, &request->flags, &request->write_through);
     default:
@@ -91,6 +95,72 @@ static json_t *describe(const struct ash_shell_open *request, struct ash_error *
     return description;
 }
 
+/* What -i says, where the file's own description does not. */
+static void describe_aio(json_t *description, const char *aio)
+{
+    json_t *file = json_object_get(description, "file");
+    const char *driver = json_string_value(json_object_get(description, "driver"));
+    if (!json_is_object(file) && driver != NULL && strcmp(driver, "file") == 0) {
+        file = description;
+    }
+    driver = json_string_value(json_object_get(file, "driver"));
+    if (json_is_object(file) && json_object_get(file, "aio") == NULL &&
+        (driver == NULL || strcmp(driver, "file") == 0)) {
+        json_object_set_new(file, "aio", json_string(aio));
+    }
+}
+
+/* A file for an overlay, in the directory for such files. */
+static char *new_temporary(struct ash_error *error)
+{
+    GError *gerror = NULL;
+    char *path = NULL;
+    int fd = g_file_open_tmp("ashlar-io-XXXXXX", &path, &gerror);
+    if (fd < 0) {
+        ash_error_set(error, -EIO, "Could not get temporary filename: %s", gerror->message);
+        g_error_free(gerror);
+        return NULL;
+    }
+    close(fd);
+    return path;
+}
+
+/* Opens an overlay over what is described, which stays as it is. Its file has no name any more when
+ * it is open, so it is gone when it is closed, however that comes about. */
+ASH_CO_FN static int open_snapshot(struct ash_shell *shell, json_t *below, uint32_t flags,
+                                   struct ash_disk **disk, struct ash_error *error)
+{
+    struct ash_disk *base;
+    if ((flags & ASH_NODE_WRITE) == 0) {
+        return ash_error_set(error, -EACCES, "Block node is read-only");
+    }
+    if ((flags & ASH_NODE_FORCE_SHARE) != 0) {
+        json_object_set_new(below, "force-share", json_true());
+    }
+    int ret = ash_co_disk_open(shell->loop, below, flags & ~ASH_NODE_WRITE, &base, error);
+    if (ret < 0) {
+        return ret;
+    }
+    uint64_t bytes = ash_disk_bytes(base);
+    ret = ash_co_disk_close(base, error);
+    char *path = ret == 0 ? new_temporary(error) : NULL;
+    if (path == NULL) {
+        return ret < 0 ? ret : error->code;
+    }
+    ret = ash_image_create(shell->loop, path, "qcow2", bytes, NULL, error);
+    if (ret == 0) {
+        json_object_set_new(below, "read-only", json_true());
+        json_t *overlay = json_pack("{s:s, s:{s:s, s:s}, s:O}", "driver", "qcow2", "file", "driver",
+                                    "file", "filename", path, "backing", below);
+        ret = ash_co_disk_open(shell->loop, overlay,
+                               (flags | ASH_NODE_NO_FLUSH) & ~ASH_NODE_FORCE_SHARE, disk, error);
+        json_decref(overlay);
+    }
+    ash_tool_remove_made(path);
+    g_free(path);
+    return ret;
+}
+
 struct open_call {
     struct ash_shell *shell;
     const struct ash_shell_open *request;
@@ -109,8 +179,14 @@ ASH_CO_FN static int open_co(void *opaque)
     if (call->request->copy_on_read) {
         json_object_set_new(description, "copy-on-read", json_true());
     }
+    if (call->request->aio != NULL) {
+        describe_aio(description, call->request->aio);
+    }
     struct ash_disk *disk;
-    int ret = ash_co_disk_open(shell->loop, description, call->request->flags, &disk, &call->error);
+    uint32_t flags = call->request->flags;
+    int ret = call->request->snapshot
+                  ? open_snapshot(shell, description, flags, &disk, &call->error)
+                  : ash_co_disk_open(shell->loop, description, flags, &disk, &call->error);
     json_decref(description);
     if (ret == 0 && call->request->job != NULL) {
         ret = ash_co_job_start_at_open(disk, call->request->job, NULL, NULL, &call->job,

@@ -38,7 +38,7 @@ static int help(void)
            "  -m, --misalign        buffers are not aligned as direct I/O wants them\n"
            "  -h, --help            shows this\n"
            "  -V, --version         shows the version\n\n"
-           "Not supported, and refused: -s (--snapshot), -T (--trace), --object.\n"
+           "Not supported, and refused: -T (--trace), and objects that are no secrets.\n"
            "Without -c, commands are read from standard input; 'help' lists them.\n",
            ash_tool_name());
     return 0;
@@ -78,8 +78,7 @@ static int take_option(struct program *program, int c, char **argv)
         ash_tool_error("-T: tracing is not supported");
         return 1;
     case OPTION_OBJECT:
-        ash_tool_error("--object: objects are not supported");
-        return 1;
+        return ash_tool_object(optarg) ? -1 : 1;
     case OPTION_IMAGE_OPTS:
         program->open.image_opts = true;
         return -1;

@@ -76,6 +76,8 @@ struct ash_shell_open {
     uint32_t flags;       /* ASH_NODE_* */
     bool write_through;
     bool copy_on_read;
+    const char *aio; /* NULL: as described */
+    bool snapshot;   /* what is written goes to an overlay that nobody keeps */
 };
 
 /* For reading and writing, and discards are passed on. */

@@ -84,6 +84,7 @@ struct ash_file_status {
     uint32_t direct_memory_alignment;
     uint32_t discard_granularity;      /* of a device; else 0 */
     bool regular;
+    bool directory;
     bool block_device;
     bool read_only_device;
 };

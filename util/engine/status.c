@@ -76,6 +76,7 @@ static void fill(struct ash_file_status *status, const struct statx *from)
         .modified_ns = (uint64_t)from->stx_mtime.tv_sec * 1000000000 + from->stx_mtime.tv_nsec,
         .block_bytes = from->stx_blksize,
         .regular = S_ISREG(from->stx_mode),
+        .directory = S_ISDIR(from->stx_mode),
     };
 #ifdef STATX_DIOALIGN
     if (from->stx_mask & STATX_DIOALIGN) {
