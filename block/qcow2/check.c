@@ -139,15 +139,43 @@ ASH_CO_FN static int compare_refcounts(struct qcow2_checking *checking,
     return ret;
 }
 
+/* The refcount that stands in its block; 0 where there is none. */
+ASH_CO_FN static int stored_of(const struct qcow2_checking *checking, uint64_t cluster,
+                               uint64_t *stored)
+{
+    const struct ash_qcow2_state *s = qcow2_state(checking->node);
+    uint64_t index = cluster >> s->refblock_bits;
+    *stored = 0;
+    if (index >= s->reftable.count ||
+        !block_usable(checking, s->reftable.entries[index] & QCOW2_REFTABLE_OFFSET)) {
+        return 0;
+    }
+    return ash_qcow2_refcount_get(checking->node, cluster, stored);
+}
+
+/* What COPIED is measured by: the count as it is stored, by which the image would be used, or,
+ * where errors are mended, the references, as which it is stored by then. */
+ASH_CO_FN static uint64_t count_of(struct qcow2_checking *checking,
+                                   const struct qcow2_findings *findings, uint64_t cluster)
+{
+    uint64_t stored;
+    if (findings->as_stored && stored_of(checking, cluster, &stored) == 0) {
+        return stored;
+    }
+    return ash_qcow2_refs_get(&checking->refs, cluster);
+}
+
 /* COPIED has to say whether the count is one. */
-static bool flag_wrong(struct qcow2_checking *checking, uint64_t entry, uint64_t host)
+ASH_CO_FN static bool flag_wrong(struct qcow2_checking *checking,
+                                 const struct qcow2_findings *findings, uint64_t entry,
+                                 uint64_t host)
 {
     const struct ash_qcow2_state *s = qcow2_state(checking->node);
     if (!ash_is_aligned(host, s->cluster_bytes) ||
         host >> s->cluster_bits >= checking->file_clusters) {
         return false; /* reported as what it is */
     }
-    bool one = ash_qcow2_refs_get(&checking->refs, host >> s->cluster_bits) == 1;
+    bool one = count_of(checking, findings, host >> s->cluster_bits) == 1;
     return one != ((entry & QCOW2_ENTRY_COPIED) != 0);
 }
 
@@ -171,12 +199,12 @@ ASH_CO_FN static int check_l2_flags(struct qcow2_checking *checking,
         uint64_t entry = be64toh(table[i]);
         enum qcow2_entry_kind kind = qcow2_entry_kind(s, entry);
         if ((kind != QCOW2_DATA && kind != QCOW2_ZERO_PLACED) ||
-            !flag_wrong(checking, entry, entry & QCOW2_ENTRY_OFFSET)) {
+            !flag_wrong(checking, findings, entry, entry & QCOW2_ENTRY_OFFSET)) {
             continue;
         }
         ash_qcow2_check_report(
-            checking, "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%u", entry,
-            ash_qcow2_refs_get(&checking->refs, (entry & QCOW2_ENTRY_OFFSET) >> s->cluster_bits));
+            checking, "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64,
+            entry, count_of(checking, findings, (entry & QCOW2_ENTRY_OFFSET) >> s->cluster_bits));
         checking->check->corruptions++;
         table[i] = htobe64(entry ^ QCOW2_ENTRY_COPIED);
         changed = true;
@@ -203,12 +231,12 @@ ASH_CO_FN static int check_flags(struct qcow2_checking *checking, struct qcow2_f
         if (offset == 0 || !block_usable(checking, offset)) {
             continue;
         }
-        if (flag_wrong(checking, entry, offset)) {
+        if (flag_wrong(checking, findings, entry, offset)) {
             ash_qcow2_check_report(checking,
                                    "ERROR OFLAG_COPIED L2 cluster: l1_index=%" PRIu64
-                                   " l1_entry=%" PRIx64 " refcount=%u",
+                                   " l1_entry=%" PRIx64 " refcount=%" PRIu64,
                                    i, entry,
-                                   ash_qcow2_refs_get(&checking->refs, offset >> s->cluster_bits));
+                                   count_of(checking, findings, offset >> s->cluster_bits));
             checking->check->corruptions++;
             findings->flags++;
             if (findings->fix_flags) {
@@ -253,6 +281,10 @@ ASH_CO_FN static int check_once(struct ash_node *node, struct ash_check *check,
     }
     if (ret == 0 && examined) { /* flags say how often a place is counted, and not all were */
         findings->fix_flags = errors;
+        findings->as_stored = !errors && (findings->raise || findings->lower);
+        if (findings->repaired) {
+            ash_qcow2_repair_reload(node);
+        }
         ret = check_flags(&checking, findings);
     }
     ash_qcow2_refs_clear(&checking.refs);

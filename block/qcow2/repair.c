@@ -14,6 +14,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <glib.h>
+#include <inttypes.h>
 #include <string.h>
 #include "util/assert.h"
 #include "util/range.h"
@@ -59,6 +60,9 @@ ASH_CO_FN static int correct_block(struct qcow2_checking *checking, uint64_t ind
             if (counted > s->refcount_max) {
                 return -ERANGE;
             }
+            ash_qcow2_check_report(
+                checking, "Repairing cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+                first + i, stored, counted);
             ash_qcow2_refcount_write(block, s->refcount_order, i, counted);
             changed = true;
         }
@@ -250,6 +254,7 @@ int ash_qcow2_repair_refcounts(struct qcow2_checking *checking, struct qcow2_fin
     bool leaks = (checking->check->fix & ASH_CHECK_FIX_LEAKS) != 0;
     if (errors && findings->rebuild) {
         findings->repaired = true;
+        ash_qcow2_check_report(checking, "Rebuilding refcount structure");
         return rebuild(checking);
     }
     int ret = 0;

@@ -10,6 +10,7 @@ struct qcow2_findings {
     bool lower;     /* some refcount is too high */
     bool missing;   /* a cluster in use has no refcount block */
     bool rebuild;   /* the refcount structure cannot be corrected where it is */
+    bool as_stored; /* flags are measured by stored refcounts, which may not be the references */
     bool fix_flags; /* correct COPIED flags while looking at them */
     uint64_t flags; /* wrong COPIED flags */
     bool repaired;  /* refcounts were written */

@@ -299,11 +299,12 @@ loose|check orphan.qcow2
 check leak.qcow2
 check -q leak.qcow2
 check --output=json leak.qcow2
-findings|made:leak.qcow2|check -r leaks leak.qcow2
-findings|made:leak.qcow2|check -r leaks --output=json leak.qcow2
-findings|made:leak.qcow2|check -q -r all leak.qcow2
-status|check --output=json corrupt.qcow2
-status|check corrupt.qcow2
+made:leak.qcow2|check -r leaks leak.qcow2
+made:leak.qcow2|check -r leaks --output=json leak.qcow2
+made:leak.qcow2|check -q -r all leak.qcow2
+check --output=json corrupt.qcow2
+check corrupt.qcow2
+check -q corrupt.qcow2
 status|check -r all corrupt.qcow2
 ''')
 
