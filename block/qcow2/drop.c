@@ -8,8 +8,9 @@
  * 1. A refcount falls only after the drop of the reference is stable and while no pin overlaps the
  * place.
  * 2. A place is punched before its refcount falls, so nobody can have been given it; only places
- * that had one reference are punched.
- * 3. One coroutine at a time works on it. */
+ * that had one reference, by the entry's own account and by the refcount's, are punched.
+ * 3. One coroutine at a time works on it.
+ * 4. Of an image that is known to be corrupt nothing is given back: others may be there. */
 #include <errno.h>
 #include <glib.h>
 #include "block/qcow2/qcow2.h"
@@ -65,10 +66,15 @@ ASH_CO_FN static int give_back(struct ash_node *node, const struct qcow2_drop *d
     struct ash_qcow2_state *s = qcow2_state(node);
     uint64_t offset = drop->cluster << s->cluster_bits;
     uint64_t bytes = drop->count << s->cluster_bits;
+    bool punch = ash_qcow2_passes_on(node, drop->pass) &&
+                 ash_qcow2_refcount_is_one(node, drop->cluster, drop->count);
+    if (s->corrupt) {
+        return 0;
+    }
     if (node->map && ash_pin_overlaps(node, node->file, offset, bytes)) {
         return -EBUSY;
     }
-    if (ash_qcow2_passes_on(node, drop->pass)) {
+    if (punch) {
         /* Advice; whether it was taken does not matter. */
         ash_edge_discard(node->file, offset, bytes);
     }

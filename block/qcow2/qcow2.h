@@ -494,6 +494,8 @@ uint64_t ash_qcow2_refcount_read(const void *block, uint32_t order, uint64_t ind
 void ash_qcow2_refcount_write(void *block, uint32_t order, uint64_t index, uint64_t value);
 
 ASH_CO_FN int ash_qcow2_refcount_get(struct ash_node *node, uint64_t cluster, uint64_t *value);
+/* Whether each of `count` clusters has one reference, as far as can be read. */
+ASH_CO_FN bool ash_qcow2_refcount_is_one(struct ash_node *node, uint64_t cluster, uint64_t count);
 /* In memory; makes the block if there is none. -EINVAL: does not fit the width. */
 ASH_CO_FN int ash_qcow2_refcount_set(struct ash_node *node, uint64_t cluster, uint64_t value);
 /* Adds one to, or takes one from, each of `count` clusters. Taking from 0 is -EIO and marks the

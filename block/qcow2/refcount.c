@@ -106,6 +106,26 @@ int ash_qcow2_refcount_get(struct ash_node *node, uint64_t cluster, uint64_t *va
     return ret;
 }
 
+bool ash_qcow2_refcount_is_one(struct ash_node *node, uint64_t cluster, uint64_t count)
+{
+    struct ash_qcow2_state *s = qcow2_state(node);
+    for (uint64_t done = 0; done < count;) {
+        struct ash_table_slice *slice;
+        int ret = ash_qcow2_refcount_slice(node, cluster + done, &slice);
+        if (ret < 0 || !slice) {
+            return false;
+        }
+        uint64_t at = index_in_slice(s, cluster + done);
+        uint64_t upto = ASH_MIN(at + count - done, UINT64_C(1) << s->refslice_bits);
+        for (; at < upto; at++, done++) {
+            if (ash_qcow2_refcount_read(slice->data, s->refcount_order, at) != 1) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 int ash_qcow2_refcount_set(struct ash_node *node, uint64_t cluster, uint64_t value)
 {
     struct ash_qcow2_state *s = qcow2_state(node);

@@ -171,6 +171,66 @@ QCOW2_TEST(the_space_of_a_cluster_that_others_refer_to_is_not_given_back)
     expect_sound(0);
 }
 
+/* The entry says that nobody else refers to the cluster; the refcount knows better. */
+QCOW2_TEST(the_space_of_a_cluster_is_not_given_back_because_an_entry_says_so)
+{
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, CLUSTER, 1), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    uint64_t l2 = peek64(peek64(40)) & QCOW2_ENTRY_OFFSET;
+    poke64(l2 + 8, peek64(l2));
+    poke_refcount((peek64(l2) & QCOW2_ENTRY_OFFSET) / CLUSTER, 2);
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE | ASH_NODE_DISCARD, &disk, &error), 0);
+    assert_int_equal(discard_cluster(0), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    ash_co_sleep(20 * MS);
+    expect_bytes(0, CLUSTER, 0);
+    expect_bytes(CLUSTER, CLUSTER, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
+/* A refcount of 1 alone, which is wrong here, is not enough either. */
+QCOW2_TEST(the_space_of_a_cluster_is_not_given_back_against_what_its_entry_says)
+{
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, CLUSTER, 1), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    uint64_t l2 = peek64(peek64(40)) & QCOW2_ENTRY_OFFSET;
+    uint64_t place = peek64(l2) & QCOW2_ENTRY_OFFSET;
+    poke64(l2, place);
+    poke64(l2 + 8, place);
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE | ASH_NODE_DISCARD, &disk, &error), 0);
+    assert_int_equal(discard_cluster(0), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    ash_co_sleep(20 * MS);
+    expect_bytes(CLUSTER, CLUSTER, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
+/* Clusters 0 and 4 are discarded at once; entries 2 and 6 lead to the same places. The refcount of
+ * the first place is 0, which tells that the image is corrupt: so the second, whose refcount of 1
+ * is as wrong, is not given back either. */
+QCOW2_TEST(the_space_of_an_image_that_is_known_to_be_corrupt_is_not_given_back)
+{
+    open_image("cluster_size=4k", MIB);
+    assert_int_equal(write_bytes(0, 8 * CLUSTER, 1), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    uint64_t l2 = peek64(peek64(40)) & QCOW2_ENTRY_OFFSET;
+    poke64(l2 + 2 * 8, peek64(l2));
+    poke64(l2 + 6 * 8, peek64(l2 + 4 * 8));
+    poke_refcount((peek64(l2) & QCOW2_ENTRY_OFFSET) / CLUSTER, 0);
+    assert_int_equal(rig_open(&rig, "image", ASH_NODE_WRITE | ASH_NODE_DISCARD, &disk, &error), 0);
+    assert_int_equal(discard_cluster(0), 0);
+    assert_int_equal(discard_cluster(4 * CLUSTER), 0);
+    ash_disk_flush(disk);
+    ash_co_sleep(20 * MS);
+    assert_true(peek64(72) & QCOW2_INCOMPATIBLE_CORRUPT);
+    expect_bytes(2 * CLUSTER, CLUSTER, 1);
+    expect_bytes(6 * CLUSTER, CLUSTER, 1);
+    assert_true(ash_co_disk_close(disk, &error) < 0);
+}
+
 QCOW2_TEST(a_cluster_that_nobody_counted_is_not_given_back)
 {
     open_image("cluster_size=4k", MIB);
@@ -680,6 +740,9 @@ int main(void)
         RUN(a_place_that_was_used_before_is_cleared_around_what_is_written),
         RUN(prepare_takes_no_place_for_a_cluster_that_has_one),
         RUN(the_space_of_a_cluster_that_others_refer_to_is_not_given_back),
+        RUN(the_space_of_a_cluster_is_not_given_back_because_an_entry_says_so),
+        RUN(the_space_of_a_cluster_is_not_given_back_against_what_its_entry_says),
+        RUN(the_space_of_an_image_that_is_known_to_be_corrupt_is_not_given_back),
         RUN(a_cluster_that_nobody_counted_is_not_given_back),
         RUN(metadata_is_not_written_upon_anything_else),
         RUN(compressed_clusters_of_every_length_stay_when_their_neighbours_go),
