@@ -22,6 +22,7 @@ static const char *const formats[] = {
 };
 
 enum { HEAD_BYTES = 64, REQUESTS_MAX = 15, FILE_BYTES_MAX = 1 << 20, STATUS_STEPS_MAX = 64 };
+enum { READS_MAX = 8 };
 
 #define MODE_WRITE 1u       /* open for writing and make the requests */
 #define MODE_CHECK 2u       /* check, and repair */
@@ -43,6 +44,7 @@ struct run {
     uint8_t request_count;
     struct request requests[REQUESTS_MAX];
     struct ash_disk *disk;
+    uint32_t errors_before; /* of machine.errors_logged, when the session began */
 };
 
 /* --- requests --- */
@@ -73,15 +75,24 @@ static uint64_t length_of(const struct run *run, const struct request *request)
                                : lengths[request->length & 7];
 }
 
+/* In a damaged image, what is being given back can be what is read: then it is read again. But
+ * nothing is given back once an error was logged, which says that the image is corrupt. */
 ASH_CO_FN static void read_twice(struct run *run, uint64_t offset, uint64_t bytes)
 {
     uint8_t *one = g_malloc(bytes);
     uint8_t *two = g_malloc(bytes);
-    int first = ash_disk_read(run->disk, offset, one, bytes);
-    int second = ash_disk_read(run->disk, offset, two, bytes);
-    if (first != second || (first == 0 && memcmp(one, two, bytes) != 0)) {
-        fuzz_fail("%" PRIu64 " bytes at %" PRIu64 " read twice differ (%d, %d)", bytes, offset,
-                  first, second);
+    for (unsigned i = 0; i < READS_MAX; i++) {
+        uint32_t changes = run->machine.changes;
+        int first = ash_disk_read(run->disk, offset, one, bytes);
+        int second = ash_disk_read(run->disk, offset, two, bytes);
+        if (changes != run->machine.changes && run->machine.errors_logged == run->errors_before) {
+            continue;
+        }
+        if (first != second || (first == 0 && memcmp(one, two, bytes) != 0)) {
+            fuzz_fail("%" PRIu64 " bytes at %" PRIu64 " read twice differ (%d, %d)", bytes, offset,
+                      first, second);
+        }
+        break;
     }
     g_free(one);
     g_free(two);
@@ -294,6 +305,7 @@ static int repair_session(void *opaque)
 static void session(struct run *run, int (*fn)(void *opaque), const char *only)
 {
     run->machine.only = only;
+    run->errors_before = run->machine.errors_logged;
     fuzz_call(&run->machine, fn, run);
     if (ash_sim_open_files(run->machine.world) > 0) {
         fuzz_fail("a file was left open");
