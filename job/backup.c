@@ -343,8 +343,9 @@ static void release_bitmaps(struct backup *b)
 ASH_CO_FN static void forsake(struct backup *b)
 {
     struct backup_sweep *s = b->sweep;
+    bool kernel = b->before_write->copier->offloading > 0; /* for guests, too */
     uint64_t deadline_ns =
-        ash_chain_hold_forced(&s->hold, &b->job, s->fleecing ? b->filter : b->source);
+        ash_chain_hold_forced(&s->hold, &b->job, s->fleecing ? b->filter : b->source, kernel);
     b->before_write->changed = NULL;
     ash_before_write_forsake(b->before_write, deadline_ns);
     if (s->fleecing && s->sweep.tasks > 0) {

@@ -84,9 +84,9 @@ int ash_chain_hold(struct ash_chain_hold *hold, struct ash_node *top, struct ash
 }
 
 uint64_t ash_chain_hold_forced(struct ash_chain_hold *hold, const struct ash_job *job,
-                               struct ash_node *top)
+                               struct ash_node *top, bool leaves)
 {
-    if (!job->forced || ash_chain_hold(hold, top, NULL, NULL) < 0) {
+    if ((!job->forced && !leaves) || ash_chain_hold(hold, top, NULL, NULL) < 0) {
         return UINT64_MAX;
     }
     return ash_loop_now(job->loop) + ASH_SWEEP_GRACE_NS;

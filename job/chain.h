@@ -38,11 +38,11 @@ struct ash_chain_hold {
 int ash_chain_hold(struct ash_chain_hold *hold, struct ash_node *top, struct ash_node *base,
                    struct ash_error *error);
 /* For a job that only reads the chain, and cleans up: until when it waits for what does. A job that is
- * ended by force waits for a grace, and has the chain held, as what it leaves behind must not get in the
- * way of who would change it. UINT64_MAX: without bound, as it is not forced, or another job has its
- * filter in the chain, whose removal could not wait. */
+ * ended by force, or that `leaves` something behind all the same, waits for a grace, and has the chain
+ * held, as what stays must not get in the way of who would change it. UINT64_MAX: without bound, as it
+ * is not forced, or another job has its filter in the chain, whose removal could not wait. */
 uint64_t ash_chain_hold_forced(struct ash_chain_hold *hold, const struct ash_job *job,
-                               struct ash_node *top);
+                               struct ash_node *top, bool leaves);
 /* Sets flags (ASH_NODE_WRITE, ASH_NODE_DISCARD) that top, or base, does not have. */
 ASH_CO_FN int ash_chain_hold_top_flags(struct ash_chain_hold *hold, uint32_t flags,
                                        struct ash_error *error);

@@ -354,7 +354,9 @@ void ash_mirror_clean(struct ash_job *job)
         ash_copier_abandon(m->sweep->copier);
     } else if (busy) {
         struct ash_chain_hold *hold = &m->sweep->hold;
-        ash_copier_forsake(m->sweep->copier, ash_chain_hold_forced(hold, job, m->source));
+        struct ash_copier *copier = m->sweep->copier;
+        ash_copier_forsake(copier,
+                           ash_chain_hold_forced(hold, job, m->source, copier->offloading > 0));
         if (!m->sweep->copier->abandoned) {
             ash_chain_release(hold);
         }

@@ -174,7 +174,7 @@ ASH_CO_FN static void wait_for_reads(struct ash_copier *copier, uint64_t deadlin
 void ash_copier_forsake(struct ash_copier *copier, uint64_t deadline_ns)
 {
     ash_assert(!copier->forsaken);
-    if (copier->offloading > 0) {
+    if (copier->offloading > 0 && deadline_ns != UINT64_MAX) {
         abandon(copier); /* the kernel waits for the target, and uses the source */
         return;
     }

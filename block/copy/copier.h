@@ -77,8 +77,8 @@ ASH_CO_FN int ash_copier_begin_inside(struct ash_copier *copier, struct ash_rang
 void ash_copier_end(struct ash_copier *copier, struct ash_range_lock *lock);
 
 /* Waits until no copy reads the source, and lets that go. If one still does at the deadline (on the
- * loop's clock; UINT64_MAX: none), or while the kernel copies from the one to the other, which may never
- * end, it is abandoned. Once only (asserted). */
+ * loop's clock; UINT64_MAX: none), it is abandoned; at once, if there is a deadline, while the kernel
+ * copies from the one to the other, which may never end. Once only (asserted). */
 ASH_CO_FN void ash_copier_forsake(struct ash_copier *copier, uint64_t deadline_ns);
 
 /* Waits for nothing. Its users are forsaken (ash_user_forsake), and keep both nodes. Once only. */

@@ -494,6 +494,48 @@ QCOW2_TEST(force_ends_a_mirror_whose_target_never_answers_the_kernel)
     force_end(", \"use-copy-range\": true", "image", ASH_AIO_COPY);
 }
 
+/* below:  its filter stands between the image and base ............... goes
+ * mirror:        the kernel copies from the image, held; force: waits ...... ends */
+QCOW2_TEST(a_forced_mirror_waits_for_the_kernel_where_another_jobs_filter_is_below)
+{
+    assert_int_equal(rig_create(&rig, "base", MIB, "cluster_size=64k"), 0);
+    make_target(MIB);
+    open_image("cluster_size=64k,backing_file=base,backing_fmt=qcow2", MIB);
+    assert_int_equal(write_bytes(0, MIB, 1), 0);
+    const char *name = ash_disk_node(disk)->backing->child->name;
+    assert_int_equal(ash_sim_file_write(rig.world, "other", MIB - 1, "", 1), 0);
+    json_t *description =
+        json_pack("{s:s, s:s, s:s, s:b, s:s, s:s}", "type", "mirror", "job-id", "below", "device",
+                  name, "auto-dismiss", 0, "target", "other", "format", "raw");
+    struct ash_job *below;
+    assert_int_equal(ash_co_job_start(rig.loop, description, NULL, NULL, &below, &error), 0);
+    json_decref(description);
+    while (ash_job_state(below) != ASH_JOB_READY) {
+        ash_co_sleep(1 * MS);
+    }
+    ash_sim_hold(rig.world, "image", ASH_AIO_COPY, 0, INT64_MAX);
+    assert_int_equal(start_mirror(", \"use-copy-range\": true"), 0);
+    for (unsigned i = 0; ash_sim_held(rig.world) == 0; i++) {
+        assert_true(i < 3000);
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, &error), 0);
+    ash_co_sleep(1000 * MS);
+    assert_int_not_equal(ash_job_state(job), ASH_JOB_CONCLUDED); /* the filter could not go */
+    assert_int_equal(ash_co_job_control(below, ASH_JOB_CANCEL, 0, &error), 0);
+    ash_co_sleep(100 * MS);
+    ash_sim_release_all(rig.world);
+    assert_int_equal(end_job(ASH_JOB_DISMISS), -ECANCELED);
+    while (ash_job_state(below) != ASH_JOB_CONCLUDED) {
+        ash_co_sleep(1 * MS);
+    }
+    assert_int_equal(below->ret, 0);
+    assert_int_equal(ash_co_job_control(below, ASH_JOB_DISMISS, 0, &error), 0);
+    ash_job_unref(below);
+    expect_bytes(0, MIB, 1);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
 static bool guest_stops;
 static unsigned guest_writes;
 
@@ -580,6 +622,7 @@ int main(void)
         RUN(a_job_reads_its_source_and_not_its_own_filter),
         RUN(force_ends_a_mirror_whose_target_never_answers),
         RUN(force_ends_a_mirror_whose_target_never_answers_the_kernel),
+        RUN(a_forced_mirror_waits_for_the_kernel_where_another_jobs_filter_is_below),
         RUN(a_ready_mirror_is_cancelled_under_endless_writes),
         RUN(a_job_is_dismissed_in_its_own_event),
     };
