@@ -8,7 +8,9 @@
  *  2. Who holds a mark knows of every change that is made meanwhile.
  *  3. Marking is work of the node's own: who pauses what stands above it waits for that.
  *  4. An image that is read-only is not touched, only refused: what could not be written to a header
- *     is told by every later flush. */
+ *     is told by every later flush.
+ *  5. Who takes a mark away asks for that in the turn in which it found it, and a format changes its
+ *     header in the order in which it is asked: so what is taken is never a mark that came later. */
 #ifndef ASH_BLOCK_IO_MARK_H
 #define ASH_BLOCK_IO_MARK_H
 

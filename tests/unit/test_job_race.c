@@ -3,6 +3,7 @@
  * write while the job begins. One race at a time, brought about by requests that are held back. */
 #include "tests/unit/qcow2_disk.h"
 #include <jansson.h>
+#include "block/io/mark.h"
 #include "job/job.h"
 
 static struct ash_job *job;
@@ -325,6 +326,51 @@ QCOW2_TEST(a_disk_that_is_read_only_is_not_marked_and_can_be_written_later)
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
+/* --- marks --- */
+
+static uint64_t late_ns[4];
+static unsigned late;
+
+static void write_late(void *opaque)
+{
+    uint64_t *sleep_ns = opaque;
+    uint8_t sector[512] = {1};
+    ash_co_assert_inside();
+    ash_co_sleep(*sleep_ns);
+    assert_int_equal(ash_disk_write(disk, 0, sector, sizeof(sector), 0), 0);
+    late--;
+}
+
+/* Guests take away the mark of an earlier job at any moment while the next one sets its own. */
+QCOW2_TEST(guests_who_take_an_old_mark_away_leave_a_new_one)
+{
+    static const uint8_t ids[2][ASH_MARK_BYTES] = {{1}, {2}};
+    struct ash_prng prng;
+    open_image("cluster_size=64k", MIB);
+    struct ash_node *node = ash_disk_node(disk);
+    ash_prng_seed(&prng, 1);
+    for (unsigned i = 0; i < 200; i++) {
+        uint8_t autoclear;
+        assert_int_equal(ash_mark_set(node, ids[0], &error), 0);
+        ash_mark_release(node);
+        for (late = 0; late < 4; late++) {
+            late_ns[late] = ash_prng_below(&prng, 20 * MS);
+            assert_int_equal(ash_co_spawn(&rig.loop->sched, write_late, &late_ns[late]), 0);
+        }
+        ash_co_sleep(ash_prng_below(&prng, 10 * MS));
+        assert_int_equal(ash_mark_set(node, ids[1], &error), 0);
+        while (late > 0) {
+            ash_co_sleep(1 * MS);
+        }
+        assert_non_null(node->driver->marked(node));
+        assert_memory_equal(node->driver->marked(node), ids[1], ASH_MARK_BYTES);
+        assert_int_equal(ash_sim_file_read(rig.world, "image", 88, &autoclear, 1), 0);
+        assert_int_equal(autoclear, 0x80); /* the topmost of 64 bits, big endian */
+        ash_mark_release(node);
+    }
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+}
+
 /* --- errors --- */
 
 /* Without power a request fails at once, so nothing but the job would ever run. */
@@ -613,6 +659,7 @@ int main(void)
         RUN(a_disk_that_is_led_to_another_image_while_it_is_reopened_is_reopened_there),
         RUN(who_reopens_a_disk_waits_until_its_image_is_marked),
         RUN(a_disk_that_is_read_only_is_not_marked_and_can_be_written_later),
+        RUN(guests_who_take_an_old_mark_away_leave_a_new_one),
         RUN(what_fails_at_once_and_is_ignored_leaves_time_for_others),
         RUN(a_mirror_whose_last_flush_fails_fails_and_the_disk_stays),
         RUN(what_is_dirty_when_a_mirror_ends_is_copied),
