@@ -151,12 +151,11 @@ static void settle(void *opaque)
 /* What was copied is made stable and noted, beside the job: it may be waited for in vain. */
 ASH_CO_FN static void settle_now_and_then(struct backup *b)
 {
-    if (!ash_job_file_is_due(&b->state, b->job.loop) || b->state.resume->committing) {
-        return;
-    }
-    ash_before_write_ref(b->before_write);
-    if (ash_co_spawn(&b->job.loop->sched, settle, b->before_write) < 0) {
-        settle(b->before_write);
+    if (ash_job_file_has_more(&b->state, b->job.loop)) {
+        ash_before_write_ref(b->before_write);
+        if (ash_co_spawn(&b->job.loop->sched, settle, b->before_write) < 0) {
+            settle(b->before_write);
+        }
     }
 }
 

@@ -127,8 +127,12 @@ static bool is_copied(void *opaque, uint64_t offset, uint64_t bytes)
 ASH_CO_FN static void tidy_now_and_then(struct ash_mirror *m)
 {
     bool ending = m->goal != ASH_MIRROR_GOAL_NONE; /* all is copied soon */
-    if (ending || m->tidying != NULL || !ash_job_file_is_due(&m->state, m->job.loop) ||
-        !ash_resume_tidy_begin(m->state.resume, is_copied, m)) {
+    if (ending || m->tidying != NULL || !ash_job_file_is_due(&m->state, m->job.loop)) {
+        return;
+    }
+    bool found = ash_resume_tidy_begin(m->state.resume, is_copied, m);
+    ash_job_file_looked(&m->state, m->job.loop, found);
+    if (!found) {
         return;
     }
     struct ash_mirror_tidying *tidying = g_new0(struct ash_mirror_tidying, 1);

@@ -6,6 +6,8 @@
 #include "util/assert.h"
 
 #define LOOK_NS UINT64_C(1000000000)
+#define LOOK_AGAIN_NS UINT64_C(100000000)
+#define FEW_BITS UINT64_C(8192) /* to look at them takes less than a millisecond */
 
 int ash_job_file_open_alone(struct ash_job_file *file, struct ash_loop *loop,
                             enum ash_resume_kind kind, uint64_t part_bytes, bool exact,
@@ -100,15 +102,25 @@ bool ash_job_file_is_resumed(const struct ash_job_file *file)
     return file->resume != NULL && file->resume->resumed;
 }
 
-bool ash_job_file_is_due(struct ash_job_file *file, struct ash_loop *loop)
+bool ash_job_file_is_due(const struct ash_job_file *file, struct ash_loop *loop)
 {
-    if (file->resume == NULL) {
-        return false;
+    return file->resume != NULL && ash_loop_now(loop) >= file->look_ns;
+}
+
+void ash_job_file_looked(struct ash_job_file *file, struct ash_loop *loop, bool found)
+{
+    bool again = !found && file->resume->now.bits <= FEW_BITS;
+    file->look_ns = ash_loop_now(loop) + (again ? LOOK_AGAIN_NS : LOOK_NS);
+}
+
+bool ash_job_file_has_more(struct ash_job_file *file, struct ash_loop *loop)
+{
+    bool more = ash_job_file_is_due(file, loop) && !file->resume->committing &&
+                file->resume->changes_stable < file->resume->changes;
+    if (more) {
+        ash_job_file_looked(file, loop, true);
     }
-    uint64_t now_ns = ash_loop_now(loop);
-    bool due = now_ns - file->looked_ns >= LOOK_NS;
-    file->looked_ns = due ? now_ns : file->looked_ns;
-    return due;
+    return more;
 }
 
 int ash_job_file_end(struct ash_job_file *file, struct ash_error *error)

@@ -14,7 +14,7 @@ struct ash_job_file {
     char *name; /* options of the job: NULL: none */
     bool unmarked;
     struct ash_resume_file *resume; /* a reference; NULL: the job cannot be resumed */
-    uint64_t looked_ns;
+    uint64_t look_ns; /* not before this */
 };
 
 /* Opens the file, and marks the images or looks at their marks. A job that is resumed must have parts of
@@ -46,8 +46,13 @@ ASH_CO_FN void ash_job_file_pause(struct ash_job_file *file, const struct ash_jo
 /* Whether the job goes on from what the file says. */
 bool ash_job_file_is_resumed(const struct ash_job_file *file);
 
-/* Whether it is time to note what was copied: at most once a second, and never without a file. */
-bool ash_job_file_is_due(struct ash_job_file *file, struct ash_loop *loop);
+/* Whether it is time to look for what can be noted: a second after something was, sooner after nothing
+ * was found, unless there is much to look at; never without a file. Who has looked says so. */
+bool ash_job_file_is_due(const struct ash_job_file *file, struct ash_loop *loop);
+void ash_job_file_looked(struct ash_job_file *file, struct ash_loop *loop, bool found);
+/* The same of what was put already (ash_resume_put): whether it is time, and there is something that is
+ * not on its way to the file. It counts as noted then. */
+bool ash_job_file_has_more(struct ash_job_file *file, struct ash_loop *loop);
 
 /* The job has ended well, if the file can be made to say so. */
 ASH_CO_FN int ash_job_file_end(struct ash_job_file *file, struct ash_error *error);

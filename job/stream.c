@@ -139,8 +139,12 @@ ASH_CO_FN static void tidy(struct ash_sweep *sweep)
 ASH_CO_FN static void tidy_now_and_then(struct ash_sweep *sweep)
 {
     struct stream *s = stream_of(sweep->job);
-    if (!s->sweep->tidying && ash_job_file_is_due(&s->state, sweep->loop) &&
-        ash_resume_tidy_begin(s->state.resume, is_gone_through, s)) {
+    if (s->sweep->tidying || !ash_job_file_is_due(&s->state, sweep->loop)) {
+        return;
+    }
+    bool found = ash_resume_tidy_begin(s->state.resume, is_gone_through, s);
+    ash_job_file_looked(&s->state, sweep->loop, found);
+    if (found) {
         s->sweep->tidying = true;
         ash_sweep_beside(sweep, tidy);
     }

@@ -4,6 +4,7 @@
  * the end the target holds what the job promises: a mirror's the source, a backup's the moment of
  * its first start. */
 #include "block/image/image.h"
+#include "job/state.h"
 #include "tests/unit/resume_rig.h"
 #include "util/compiler.h"
 #include "util/prng.h"
@@ -448,6 +449,47 @@ static void a_guest_writes_while_an_image_is_marked_again(void **state)
     }
 }
 
+static int look_now_and_then(void *opaque)
+{
+    enum { MS = 1000000 };
+    struct machine *m = opaque;
+    struct ash_loop *loop = m->rig.loop;
+    struct ash_resume_file few = {.size_bytes = 0};
+    struct ash_resume_file many = {.size_bytes = 0};
+    struct ash_job_file file = {.resume = NULL};
+    ash_co_assert_inside();
+    assert_int_equal(ash_hbitmap_init(&few.now, 10), 0);
+    assert_int_equal(ash_hbitmap_init(&many.now, 1 << 20), 0);
+    assert_false(ash_job_file_is_due(&file, loop));
+    file.resume = &few;
+    assert_true(ash_job_file_is_due(&file, loop));
+    assert_true(ash_job_file_is_due(&file, loop)); /* to ask uses nothing up */
+    ash_job_file_looked(&file, loop, false);
+    assert_false(ash_job_file_is_due(&file, loop));
+    ash_co_sleep(200 * MS);
+    assert_true(ash_job_file_is_due(&file, loop));
+    ash_job_file_looked(&file, loop, true);
+    ash_co_sleep(900 * MS);
+    assert_false(ash_job_file_is_due(&file, loop));
+    ash_co_sleep(200 * MS);
+    assert_true(ash_job_file_is_due(&file, loop));
+    file.resume = &many;
+    ash_job_file_looked(&file, loop, false);
+    ash_co_sleep(900 * MS);
+    assert_false(ash_job_file_is_due(&file, loop)); /* each look is work */
+    ash_hbitmap_destroy(&few.now);
+    ash_hbitmap_destroy(&many.now);
+    return 0;
+}
+
+static void where_nothing_could_be_noted_is_looked_again_soon(void **state)
+{
+    (void)state;
+    struct machine *m = slow_machine_new("mirror", 0);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, look_now_and_then, m), 0);
+    machine_free(m);
+}
+
 /* A mirror that is to replace a node that is not there: refused at its end. */
 static int replace_nobody(void *opaque)
 {
@@ -670,6 +712,7 @@ int main(void)
         cmocka_unit_test(a_job_on_images_of_version_2_needs_somebody_to_vouch),
         cmocka_unit_test(a_guest_writes_while_an_image_is_marked_again),
         cmocka_unit_test(a_mirror_is_completed_while_its_bits_are_cleared),
+        cmocka_unit_test(where_nothing_could_be_noted_is_looked_again_soon),
         cmocka_unit_test(a_mirror_whose_replaces_was_refused_can_be_resumed),
         cmocka_unit_test(guests_go_on_who_wait_for_a_file_that_never_answers),
         cmocka_unit_test(a_write_fails_that_a_file_that_never_answers_alone_could_tell_of),
