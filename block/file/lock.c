@@ -30,8 +30,13 @@ static const char *const right_names[RIGHTS] = {
     "resize",
 };
 
-/* Locks or unlocks the bytes of `rights`; neighbours in one call. */
-ASH_CO_FN static int set_bytes(struct ash_file *file, int type, uint64_t base, uint32_t rights)
+/* The bytes of `needs` and `denies`, neighbours in one range. */
+struct bytes_of {
+    uint32_t count;
+    struct ash_byte_range ranges[2 * RIGHTS];
+};
+
+static void add_bytes(struct bytes_of *bytes, uint64_t base, uint32_t rights)
 {
     for (unsigned first = 0; first < RIGHTS; first++) {
         unsigned end = first;
@@ -39,22 +44,23 @@ ASH_CO_FN static int set_bytes(struct ash_file *file, int type, uint64_t base, u
             end++;
         }
         if (end > first) {
-            int ret = ash_co_lock(file, type, base + first, end - first);
-            if (ret < 0) {
-                return ret;
-            }
+            bytes->ranges[bytes->count++] = (struct ash_byte_range){base + first, end - first};
             first = end;
         }
     }
-    return 0;
+}
+
+ASH_CO_FN static int set_bytes(struct ash_file *file, int type, uint32_t needs, uint32_t denies)
+{
+    struct bytes_of bytes = {0};
+    add_bytes(&bytes, NEEDS_BASE, needs);
+    add_bytes(&bytes, DENIES_BASE, denies);
+    return ash_co_lock(file, type, bytes.ranges, bytes.count);
 }
 
 ASH_CO_FN static int take(struct ash_file *file, uint32_t needs, uint32_t denies)
 {
-    int ret = set_bytes(file, F_RDLCK, NEEDS_BASE, needs);
-    if (ret == 0) {
-        ret = set_bytes(file, F_RDLCK, DENIES_BASE, denies);
-    }
+    int ret = set_bytes(file, F_RDLCK, needs, denies);
     /* What a kernel or an engine without such locks says. */
     return ret == -EINVAL || ret == -ENOSYS || ret == -EOPNOTSUPP ? -ENOTSUP : ret;
 }
@@ -63,8 +69,7 @@ ASH_CO_FN static int take(struct ash_file *file, uint32_t needs, uint32_t denies
  */
 ASH_CO_FN static void let_go(struct ash_file *file, uint32_t needs, uint32_t denies)
 {
-    set_bytes(file, F_UNLCK, NEEDS_BASE, needs);
-    set_bytes(file, F_UNLCK, DENIES_BASE, denies);
+    set_bytes(file, F_UNLCK, needs, denies);
 }
 
 void ash_file_unlock(struct ash_file *file)
@@ -72,24 +77,31 @@ void ash_file_unlock(struct ash_file *file)
     let_go(file, ASH_RIGHT_ALL, ASH_RIGHT_ALL);
 }
 
-/* Whether somebody else holds a byte: -EAGAIN, and names the right that cannot be had. */
-ASH_CO_FN static int look(struct ash_file *file, const char *filename, uint64_t base,
-                          uint32_t rights, const char *shared, struct ash_error *error)
+/* Whether somebody else holds a byte that stands against one of `needs` or `denies`: -EAGAIN, and
+ * names the right that cannot be had. */
+ASH_CO_FN static int look(struct ash_file *file, const char *filename, uint32_t needs,
+                          uint32_t denies, struct ash_error *error)
 {
-    for (unsigned i = 0; i < RIGHTS; i++) {
-        if ((rights & 1u << i) == 0) {
-            continue;
+    struct bytes_of bytes = {0};
+    for (unsigned i = 0; i < 2 * RIGHTS; i++) {
+        bool need = i < RIGHTS;
+        unsigned right = i % RIGHTS;
+        if (((need ? needs : denies) & 1u << right) != 0) {
+            bytes.ranges[bytes.count++] =
+                (struct ash_byte_range){(need ? DENIES_BASE : NEEDS_BASE) + right, 1};
         }
-        int ret = ash_co_lock_test(file, F_WRLCK, base + i, 1);
-        if (ret < 0) {
-            return ash_error_errno(error, ret, "Failed to test the locks of '%s'", filename);
-        }
-        if (ret > 0) {
-            return ash_error_set(
-                error, -EAGAIN,
-                "Failed to get %s\"%s\" lock\nIs another process using the image [%s]?", shared,
-                right_names[i], filename);
-        }
+    }
+    int ret = ash_co_lock_test(file, F_WRLCK, bytes.ranges, bytes.count);
+    if (ret < 0) {
+        return ash_error_errno(error, ret, "Failed to test the locks of '%s'", filename);
+    }
+    if (ret > 0) {
+        uint64_t byte = bytes.ranges[ret - 1].offset;
+        bool denied = byte >= DENIES_BASE;
+        return ash_error_set(
+            error, -EAGAIN, "Failed to get %s\"%s\" lock\nIs another process using the image [%s]?",
+            denied ? "" : "shared ", right_names[byte - (denied ? DENIES_BASE : NEEDS_BASE)],
+            filename);
     }
     return 0;
 }
@@ -102,11 +114,7 @@ ASH_CO_FN static int take_and_look(struct ash_file *file, const char *filename, 
     if (ret < 0) {
         return ret == -ENOTSUP ? ret : ash_error_errno(error, ret, "Failed to lock '%s'", filename);
     }
-    ret = look(file, filename, DENIES_BASE, needs, "", error);
-    if (ret == 0) {
-        ret = look(file, filename, NEEDS_BASE, denies, "shared ", error);
-    }
-    return ret;
+    return look(file, filename, needs, denies, error);
 }
 
 int ash_file_lock_new(struct ash_file *file, const char *filename, uint32_t needs, uint32_t denies,

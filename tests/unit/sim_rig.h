@@ -187,8 +187,12 @@ static inline int64_t do_status(struct rig *rig, struct ash_file *file, const ch
 static inline int64_t do_lock(struct rig *rig, struct ash_file *file, int type, uint64_t offset,
                               uint64_t bytes)
 {
-    struct call call = {
-        .aio = {.op = ASH_AIO_LOCK, .file = file, .mode = type, .offset = offset, .bytes = bytes}};
+    struct ash_byte_range range = {offset, bytes};
+    struct call call = {.aio = {.op = ASH_AIO_LOCK,
+                                .file = file,
+                                .mode = type,
+                                .ranges = &range,
+                                .range_count = 1}};
 
     return call_run(rig, &call);
 }
@@ -196,11 +200,12 @@ static inline int64_t do_lock(struct rig *rig, struct ash_file *file, int type, 
 static inline int64_t do_lock_test(struct rig *rig, struct ash_file *file, int type,
                                    uint64_t offset, uint64_t bytes)
 {
+    struct ash_byte_range range = {offset, bytes};
     struct call call = {.aio = {.op = ASH_AIO_LOCK,
                                 .file = file,
                                 .mode = type,
-                                .offset = offset,
-                                .bytes = bytes,
+                                .ranges = &range,
+                                .range_count = 1,
                                 .flags = ASH_AIO_TEST}};
 
     return call_run(rig, &call);

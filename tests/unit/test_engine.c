@@ -352,14 +352,25 @@ static void status_of_path_and_file_agree_with_stat(void **state)
     assert_int_equal(run(fixture->engine, aio), -ENOENT);
 }
 
-static int64_t lock(struct ash_file *file, int type, uint32_t flags)
+static int64_t lock_ranges(struct ash_file *file, int type, uint32_t flags,
+                           const struct ash_byte_range *ranges, uint32_t count)
 {
     return run(file->engine, (struct ash_aio){.op = ASH_AIO_LOCK,
                                               .file = file,
                                               .mode = type,
                                               .flags = flags,
-                                              .offset = 100,
-                                              .bytes = 1});
+                                              .ranges = ranges,
+                                              .range_count = count});
+}
+
+static int64_t lock(struct ash_file *file, int type, uint32_t flags)
+{
+    return lock_ranges(file, type, flags, &(struct ash_byte_range){100, 1}, 1);
+}
+
+static int64_t lock_byte(struct ash_file *file, int type, uint32_t flags, uint64_t byte)
+{
+    return lock_ranges(file, type, flags, &(struct ash_byte_range){byte, 1}, 1);
 }
 
 static void locks_exclude_another_open_of_the_same_process(void **state)
@@ -378,6 +389,30 @@ static void locks_exclude_another_open_of_the_same_process(void **state)
     assert_int_equal(lock(one, F_RDLCK, 0), -EAGAIN);
     close_file(two);
     assert_int_equal(lock(one, F_WRLCK, 0), 0);
+    close_file(one);
+}
+
+static void several_ranges_are_locked_up_to_the_first_that_fails(void **state)
+{
+    const struct ash_byte_range ranges[] = {{100, 2}, {110, 1}, {120, 3}};
+    struct ash_file *one = open_scratch(*state, 0);
+    struct ash_file *two = open_scratch(*state, 0);
+
+    assert_int_equal(lock_ranges(one, F_WRLCK, 0, ranges, 3), 0);
+    assert_int_equal(lock_byte(two, F_RDLCK, ASH_AIO_TEST, 101), 1);
+    assert_int_equal(lock_byte(two, F_RDLCK, ASH_AIO_TEST, 102), 0);
+    assert_int_equal(lock_byte(two, F_RDLCK, ASH_AIO_TEST, 110), 1);
+    assert_int_equal(lock_byte(two, F_RDLCK, ASH_AIO_TEST, 122), 1);
+    /* The index of the first that conflicts. */
+    assert_int_equal(lock_ranges(two, F_RDLCK, ASH_AIO_TEST, ranges, 3), 1);
+    assert_int_equal(lock_ranges(one, F_UNLCK, 0, ranges, 2), 0);
+    assert_int_equal(lock_ranges(two, F_RDLCK, ASH_AIO_TEST, ranges, 3), 3);
+    assert_int_equal(lock_ranges(two, F_RDLCK, ASH_AIO_TEST, ranges, 2), 0);
+    /* What came before the one that cannot be had stays locked. */
+    assert_int_equal(lock_ranges(two, F_WRLCK, 0, ranges, 3), -EAGAIN);
+    assert_int_equal(lock_ranges(one, F_RDLCK, ASH_AIO_TEST, ranges + 1, 2), 1);
+    close_file(two);
+    assert_int_equal(lock_ranges(one, F_WRLCK, 0, ranges, 3), 0);
     close_file(one);
 }
 
@@ -528,6 +563,7 @@ int main(void)
         T(truncate_sets_the_length_and_seek_finds_data),
         T(status_of_path_and_file_agree_with_stat),
         T(locks_exclude_another_open_of_the_same_process),
+        T(several_ranges_are_locked_up_to_the_first_that_fails),
         T(names_are_renamed_linked_and_unlinked),
         T(copy_moves_a_range_between_files),
         T(open_honours_its_flags),

@@ -616,6 +616,26 @@ static void no_more_threads_are_started_than_was_asked_for(void **state)
     assert_true(atomic_load(&started) <= 2);
 }
 
+static void works_one_after_the_other_have_one_thread(void **state)
+{
+    atomic_uint started = 0, counter = 0;
+    struct ash_hooks hooks = {
+        .size = sizeof(hooks), .opaque = &started, .thread_started = note_thread};
+    struct ash_engine_config config = {.depth = 4, .workers = 8, .hooks = &hooks};
+    struct ash_engine *engine;
+
+    (void)state;
+    assert_int_equal(ash_engine_new(NULL, &config, &engine, NULL), 0);
+    for (int i = 1; i <= 1000; i++) {
+        assert_int_equal(
+            run(engine,
+                (struct ash_aio){.op = ASH_AIO_WORK, .work = count_up, .work_opaque = &counter}),
+            i);
+    }
+    engine->ops->destroy(engine);
+    assert_int_equal(atomic_load(&started), 1);
+}
+
 static int thread_signals_blocked(void *opaque)
 {
     sigset_t blocked;
@@ -767,6 +787,7 @@ int main(void)
         T(work_runs_once_each_and_returns_its_value),
         T(works_run_in_parallel),
         T(no_more_threads_are_started_than_was_asked_for),
+        T(works_one_after_the_other_have_one_thread),
         T(worker_calls_the_hook_and_blocks_signals),
         T(engine_is_made_here_used_there_and_destroyed_here),
         T(engine_leaves_no_descriptor_behind),

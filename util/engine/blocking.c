@@ -181,20 +181,24 @@ static int64_t do_allocate(const struct ash_aio *aio)
 
 static int64_t do_lock(const struct ash_aio *aio)
 {
-    struct flock lock = {
-        .l_type = (short)aio->mode,
-        .l_whence = SEEK_SET,
-        .l_start = (off_t)aio->offset,
-        .l_len = (off_t)aio->bytes,
-    };
-    int64_t ret;
+    for (uint32_t i = 0; i < aio->range_count; i++) {
+        struct flock lock = {
+            .l_type = (short)aio->mode,
+            .l_whence = SEEK_SET,
+            .l_start = (off_t)aio->ranges[i].offset,
+            .l_len = (off_t)aio->ranges[i].bytes,
+        };
+        bool test = aio->flags & ASH_AIO_TEST;
+        int64_t ret = RETRY(fcntl(aio->file->fd, test ? F_OFD_GETLK : F_OFD_SETLK, &lock));
 
-    if (aio->flags & ASH_AIO_TEST) {
-        ret = RETRY(fcntl(aio->file->fd, F_OFD_GETLK, &lock));
-        return ret < 0 ? ret : lock.l_type != F_UNLCK;
+        if (ret < 0) {
+            return ret == -EACCES ? -EAGAIN : ret;
+        }
+        if (test && lock.l_type != F_UNLCK) {
+            return i + 1;
+        }
     }
-    ret = RETRY(fcntl(aio->file->fd, F_OFD_SETLK, &lock));
-    return ret == -EACCES ? -EAGAIN : ret;
+    return 0;
 }
 
 static int64_t do_sync_dir(struct ash_engine *engine, const struct ash_aio *aio)

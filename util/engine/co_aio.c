@@ -213,24 +213,29 @@ ASH_CO_FN int64_t ash_co_seek(struct ash_file *file, int whence, uint64_t offset
     return ash_co_aio(file->engine, &aio);
 }
 
-ASH_CO_FN int ash_co_lock(struct ash_file *file, int type, uint64_t offset, uint64_t bytes)
-{
-    struct ash_aio aio = {
-        .op = ASH_AIO_LOCK, .file = file, .mode = type, .offset = offset, .bytes = bytes};
-
-    return (int)ash_co_aio(file->engine, &aio);
-}
-
-ASH_CO_FN int ash_co_lock_test(struct ash_file *file, int type, uint64_t offset, uint64_t bytes)
+ASH_CO_FN static int lock_ranges(struct ash_file *file, int type, uint32_t flags,
+                                 const struct ash_byte_range *ranges, uint32_t count)
 {
     struct ash_aio aio = {.op = ASH_AIO_LOCK,
-                          .flags = ASH_AIO_TEST,
+                          .flags = flags,
                           .file = file,
                           .mode = type,
-                          .offset = offset,
-                          .bytes = bytes};
+                          .ranges = ranges,
+                          .range_count = count};
 
-    return (int)ash_co_aio(file->engine, &aio);
+    return count == 0 ? 0 : (int)ash_co_aio(file->engine, &aio);
+}
+
+ASH_CO_FN int ash_co_lock(struct ash_file *file, int type, const struct ash_byte_range *ranges,
+                          uint32_t count)
+{
+    return lock_ranges(file, type, 0, ranges, count);
+}
+
+ASH_CO_FN int ash_co_lock_test(struct ash_file *file, int type, const struct ash_byte_range *ranges,
+                               uint32_t count)
+{
+    return lock_ranges(file, type, ASH_AIO_TEST, ranges, count);
 }
 
 ASH_CO_FN int ash_co_work(struct ash_engine *engine, int (*work)(void *opaque), void *opaque)

@@ -33,8 +33,12 @@ ASH_CO_FN int ash_co_status(struct ash_file *file, struct ash_file_status *statu
 ASH_CO_FN int ash_co_path_status(struct ash_engine *engine, const char *path,
                                  struct ash_file_status *status);
 ASH_CO_FN int64_t ash_co_seek(struct ash_file *file, int whence, uint64_t offset);
-ASH_CO_FN int ash_co_lock(struct ash_file *file, int type, uint64_t offset, uint64_t bytes);
-ASH_CO_FN int ash_co_lock_test(struct ash_file *file, int type, uint64_t offset, uint64_t bytes);
+
+/* As ASH_AIO_LOCK says; no request for no ranges. */
+ASH_CO_FN int ash_co_lock(struct ash_file *file, int type, const struct ash_byte_range *ranges,
+                          uint32_t count);
+ASH_CO_FN int ash_co_lock_test(struct ash_file *file, int type, const struct ash_byte_range *ranges,
+                               uint32_t count);
 
 /* Runs `work(opaque)` on a worker thread (under sim: inline, after a simulated delay). */
 ASH_CO_FN int ash_co_work(struct ash_engine *engine, int (*work)(void *opaque), void *opaque);

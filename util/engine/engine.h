@@ -55,9 +55,10 @@ enum ash_aio_op {
     ASH_AIO_TRUNCATE,   /* file, bytes: set the length */
     ASH_AIO_SEEK,       /* file, offset, mode SEEK_DATA or SEEK_HOLE -> offset; -ENXIO */
     ASH_AIO_STATUS,     /* file or path -> *status */
-    ASH_AIO_LOCK,       /* file, offset, bytes, mode F_RDLCK, F_WRLCK, F_UNLCK: an open-file-description
-                           lock, never waits; -EAGAIN when another holds it. ASH_AIO_TEST: as F_OFD_GETLK,
-                           result 1 if it would conflict, else 0 */
+    ASH_AIO_LOCK,       /* file, ranges, range_count, mode F_RDLCK, F_WRLCK, F_UNLCK: open-file-description
+                           locks, one after the other up to the first that fails; never waits: -EAGAIN when
+                           another holds one. ASH_AIO_TEST: as F_OFD_GETLK -> 1 + the index of the first
+                           that would conflict, else 0 */
     ASH_AIO_RENAME,     /* path -> path2 */
     ASH_AIO_UNLINK,     /* path */
     ASH_AIO_SYNC_DIR,   /* path of a directory: fsync it */
@@ -89,6 +90,11 @@ struct ash_file_status {
     bool read_only_device;
 };
 
+struct ash_byte_range {
+    uint64_t offset;
+    uint64_t bytes;
+};
+
 struct ash_aio {
     uint8_t op; /* enum ash_aio_op */
     uint32_t flags;
@@ -99,6 +105,8 @@ struct ash_aio {
     uint64_t offset;
     uint64_t offset2;
     uint64_t bytes;
+    const struct ash_byte_range *ranges;
+    uint32_t range_count;
     const char *path;
     const char *path2;
     uint32_t file_flags;

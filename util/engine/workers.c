@@ -2,7 +2,8 @@
 /* The worker pool: a queue in, a list out.
  *
  *  1. A thread is started when a request is queued that no idle thread will take, up to `max`; it
- *     stays until the pool is freed.
+ *     stays until the pool is freed. A thread is idle from the moment that others can see what it
+ *     did: so requests that come one after the other have one thread, however fast they come.
  *  2. A request is on `todo`, or with one worker, or on `done`: workers never complete it
  *     themselves.
  *  3. The engine is woken when `done` becomes non-empty, and each wake is followed by a reap: so
@@ -27,7 +28,7 @@ struct ash_workers {
     struct ash_list todo; /* lock */
     struct ash_list done; /* lock */
     uint32_t todo_count;  /* lock */
-    uint32_t idle;        /* lock: threads that wait for work */
+    uint32_t idle;        /* lock: threads that wait for work, or look for it next */
     bool stopping;        /* lock */
     pthread_t threads[];  /* owner */
 };
@@ -51,7 +52,7 @@ struct ash_workers *ash_workers_new(struct ash_engine *engine, uint32_t max, str
     return workers;
 }
 
-/* Runs one request; called and left with the lock held. */
+/* Runs one request; called and left with the lock held, by a thread that counts as idle. */
 static void run_one(struct ash_workers *workers)
 {
     struct ash_aio *aio = ash_list_first(&workers->todo, struct ash_aio, link);
@@ -59,11 +60,13 @@ static void run_one(struct ash_workers *workers)
 
     ash_list_remove(&aio->link);
     workers->todo_count--;
+    workers->idle--;
     pthread_mutex_unlock(&workers->lock);
 
     aio->result = ash_blocking_run(workers->engine, aio);
 
     pthread_mutex_lock(&workers->lock);
+    workers->idle++;
     first = ash_list_empty(&workers->done);
     ash_list_push_back(&workers->done, &aio->link);
     if (first) {
@@ -79,15 +82,15 @@ static void *worker_main(void *opaque)
     struct ash_workers *workers = opaque;
 
     pthread_mutex_lock(&workers->lock);
+    workers->idle++;
     while (!workers->stopping) {
         if (ash_list_empty(&workers->todo)) {
-            workers->idle++;
             pthread_cond_wait(&workers->work, &workers->lock);
-            workers->idle--;
         } else {
             run_one(workers);
         }
     }
+    workers->idle--;
     pthread_mutex_unlock(&workers->lock);
     return NULL;
 }
@@ -111,17 +114,19 @@ void ash_workers_submit(struct ash_workers *workers, struct ash_aio *aio)
     ash_list_push_back(&workers->todo, &aio->link);
     workers->todo_count++;
     more = workers->todo_count > workers->idle && workers->started < workers->max;
-    if (!more) {
-        pthread_cond_signal(&workers->work);
-    }
     pthread_mutex_unlock(&workers->lock);
 
     if (more) {
         start_thread(workers);
+    } else {
+        /* Not under the lock, which the thread wants as soon as it wakes. */
+        pthread_cond_signal(&workers->work);
     }
     if (!workers->started) {
         pthread_mutex_lock(&workers->lock);
+        workers->idle++; /* the owner, for this one */
         run_one(workers);
+        workers->idle--;
         pthread_mutex_unlock(&workers->lock);
     }
 }

@@ -117,7 +117,7 @@ static void schedule(struct sim_engine *sim, struct sim_request *request)
 static bool has_range(const struct ash_aio *aio)
 {
     return aio->op == ASH_AIO_READ || aio->op == ASH_AIO_WRITE || aio->op == ASH_AIO_ALLOCATE ||
-           aio->op == ASH_AIO_COPY || aio->op == ASH_AIO_LOCK;
+           aio->op == ASH_AIO_COPY;
 }
 
 static bool is_of(const struct ash_aio *aio, const char *path)

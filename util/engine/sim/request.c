@@ -385,11 +385,20 @@ static int64_t carry_open(struct ash_sim_world *world, struct ash_aio *aio)
 
 static int64_t carry_lock(struct ash_aio *aio)
 {
-    if (!ash_range_valid(aio->offset, aio->bytes)) {
-        return -EINVAL;
+    for (uint32_t i = 0; i < aio->range_count; i++) {
+        const struct ash_byte_range *range = &aio->ranges[i];
+        int ret;
+
+        if (!ash_range_valid(range->offset, range->bytes)) {
+            return -EINVAL;
+        }
+        ret = ash_sim_lock(ash_sim_file_of(aio->file), aio->mode, range->offset, range->bytes,
+                           aio->flags & ASH_AIO_TEST);
+        if (ret != 0) {
+            return ret < 0 ? ret : (int)i + 1;
+        }
     }
-    return ash_sim_lock(ash_sim_file_of(aio->file), aio->mode, aio->offset, aio->bytes,
-                        aio->flags & ASH_AIO_TEST);
+    return 0;
 }
 
 static int64_t carry_mutation(struct ash_sim_world *world, struct sim_request *request, bool faults)
