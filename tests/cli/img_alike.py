@@ -76,6 +76,8 @@ def faults_of_made(name, theirs, ours):
     if not all(os.path.exists(path) for path in paths):
         both = [os.path.exists(path) for path in paths]
         return [] if both[0] == both[1] else [f'{name}: exists {both}']
+    if name.endswith('.raw') and fixture.byte_for_byte(name, (theirs, ours)):
+        return []
     faults = diff('info of ' + name, info_of(name, theirs), info_of(name, ours))
     status, out, err = run('qemu-img', f'compare {paths[0]} {paths[1]}', theirs)
     if status != 0:

@@ -583,7 +583,7 @@ bench -c 10 -n -t none -f raw data.raw
 bench -c 10 -i io_uring -f raw data.raw
 bench -c 10 -i threads -f raw data.raw
 bench -c 1 --force-share data.raw
-loose|bench -c 10 -s 8M -f raw data.raw
+loose|bench -c 3 -s 8M -f raw data.raw
 loose|bench -c 10 -o 100M -f raw data.raw
 loose|bench -c 1 -w --force-share -f raw data.raw
 bench -c 10 -f raw -w --flush-interval=9 -d 10 data.raw

@@ -11,7 +11,6 @@ differences.py lists what may differ."""
 
 import argparse
 import difflib
-import filecmp
 import os
 import random
 import re
@@ -83,19 +82,6 @@ def compared(list_, step, theirs, ours):
     return faults
 
 
-def byte_for_byte(name, places):
-    """Whether a file is the same in both places. What is asked of a raw one then cannot differ, except where
-    its holes are; nor of a qcow2 one that has no backing file."""
-    paths = [os.path.join(place, name) for place in places]
-    if not filecmp.cmp(*paths, shallow=False):
-        return False
-    if name.endswith('.raw'):
-        return True
-    with open(paths[0], 'rb') as file:
-        header = file.read(20)
-    return header[:4] == b'QFI\xfb' and header[8:20] == bytes(12)
-
-
 def faults_of_images(programs, zeroed):
     """At the end: the same files, of which each side says the same, and which QEMU finds to read alike and to
     be clean."""
@@ -103,7 +89,7 @@ def faults_of_images(programs, zeroed):
     names = [sorted(os.listdir(place)) for place in places]
     faults = [] if names[0] == names[1] else [f'files: theirs {names[0]}, ours {names[1]}']
     for name in sorted(set(names[0]) & set(names[1]) - {PATTERN_FILE}):
-        equal = byte_for_byte(name, places)
+        equal = fixture.byte_for_byte(name, places)
         steps = [] if equal else [Step('img', ['info', '-U', '--output=json', name])]
         steps += [] if zeroed(name) else [Step('img', ['map', '--output=json', name])]
         for step in steps:

@@ -110,7 +110,7 @@ class Drawer:
         kinds = [self.create] * 3 + [self.session] * 7 + [self.convert] * 4 + [self.compare] * 2 \
             + [self.resize] * 2 + [self.dd, self.check, self.check, self.measure, self.measure] \
             + [self.map] * 3 + [self.info] * 2 + [self.misuse]
-        for _ in range(self.rng.randrange(3, 8)):
+        for _ in range(self.rng.randrange(2, 7)):
             steps.append(self.rng.choice(kinds)())
         return steps
 

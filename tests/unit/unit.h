@@ -14,18 +14,24 @@
 #endif
 #include "util/co/checkers.h"
 
+static inline bool is_sanitized(void)
+{
+#ifdef ASH_CO_ASAN
+    return true;
+#else
+    return false;
+#endif
+}
+
 /* The sanitized build finds what a kind of run does wrong with memory, in few runs of each kind:
  * what depends on the seed alone the normal build has seen, and each run costs ten times as much.
  */
 static inline uint64_t fewer_if_sanitized(uint64_t usual)
 {
-    const uint64_t few = 20;
-#ifdef ASH_CO_ASAN
-    if (usual > few) {
-        return usual / 6 > few ? usual / 6 : few;
+    const uint64_t few = 10;
+    if (is_sanitized() && usual > few) {
+        return usual / 10 > few ? usual / 10 : few;
     }
-#endif
-    (void)few;
     return usual;
 }
 
