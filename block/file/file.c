@@ -84,6 +84,14 @@ static struct ash_file *host_file(const struct ash_node *node)
     return (file->flags & ASH_FILE_DIRECT) == 0 ? file : NULL;
 }
 
+static const struct ash_option create_options[] = {
+    ASH_OPTION_SIZE("extent_size_hint", struct ash_file_create_options, extent_size_hint,
+                    .help = "Extent size hint for the image file, 0 to disable"),
+    ASH_OPTION_BOOL("nocow", struct ash_file_create_options, nocow,
+                    .help = "Turn off copy-on-write (valid only on btrfs)"),
+    ASH_OPTION_END,
+};
+
 #define FILE_CALLBACKS                                                                             \
     .kind = ASH_DRIVER_PROTOCOL, .state_size = sizeof(struct ash_file_node),                       \
     .options = file_options, .close = ash_file_node_close, .create_file = ash_file_create,         \
@@ -100,6 +108,8 @@ extern const struct ash_driver ash_driver_file;
 const struct ash_driver ash_driver_file = {
     .name = "file",
     .prefix = "file:",
+    .create_options = create_options,
+    .create_size = sizeof(struct ash_file_create_options),
     .open = ash_file_node_open,
     FILE_CALLBACKS,
 };

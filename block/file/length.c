@@ -47,16 +47,29 @@ ASH_CO_FN static int empty(struct ash_file *file, const char *filename, struct a
 int ash_file_create(struct ash_loop *loop, const char *filename, const void *options,
                     struct ash_error *error)
 {
-    (void)options;
-    struct ash_file *file;
+    const struct ash_file_create_options *wanted = options;
+    if (wanted != NULL && wanted->extent_size_hint > UINT32_MAX) {
+        return ash_error_set(error, -EINVAL, "Extent size hint is too large");
+    }
     int ret = ash_file_check_kind(loop, filename, "create", true, error);
     if (ret < 0) {
         return ret;
     }
-    ret = ash_co_open(loop->engine, filename, ASH_FILE_WRITE | ASH_FILE_CREATE, &file);
+    struct ash_aio open = {
+        .op = ASH_AIO_OPEN,
+        .path = filename,
+        .adopt_fd = -1,
+        .file_flags = ASH_FILE_WRITE | ASH_FILE_CREATE,
+    };
+    if (wanted != NULL) {
+        open.file_flags |= wanted->nocow ? ASH_FILE_NOCOW : 0;
+        open.bytes = wanted->extent_size_hint;
+    }
+    ret = (int)ash_co_aio(loop->engine, &open);
     if (ret < 0) {
         return ash_error_errno(error, ret, "Could not create '%s'", filename);
     }
+    struct ash_file *file = open.file;
     ret = empty(file, filename, error);
     ash_file_unlock(file);
     int closed = ash_co_close(file);

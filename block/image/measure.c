@@ -11,7 +11,7 @@
 
 struct source {
     struct ash_node *node; /* NULL: an empty image */
-    int error; /* of the first failure */
+    int error;             /* of the first failure */
 };
 
 /* Bytes of data, rounded outwards to units; neighbours in one unit count once. In a coroutine. */
@@ -62,6 +62,8 @@ int ash_image_measure(struct ash_loop *loop, const char *format, const json_t *o
     }
     json_t *rest = options != NULL ? json_copy((json_t *)options) : json_object();
     json_object_del(rest, "size");
+    json_object_del(rest, "nocow"); /* of the file, and nothing to the length */
+    json_object_del(rest, "extent_size_hint");
     void *taken = ash_create_options_take(driver, rest, error);
     int ret = taken != NULL ? ash_create_options_refuse_rest(rest, error) : -EINVAL;
     json_decref(rest);

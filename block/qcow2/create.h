@@ -14,10 +14,11 @@ struct ash_qcow2_create_options {
     bool lazy_refcounts;
     uint64_t refcount_bits;
     int compression; /* enum qcow2_compression */
-    bool nocow;      /* accepted; of no effect */
     /* Refused by name: later work brings them. */
     bool encryption;
     char *encrypt_format;
+    char *encrypt_more[6];
+    uint64_t encrypt_iter_time;
     char *data_file;
     bool data_file_raw;
     bool extended_l2;

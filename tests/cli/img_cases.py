@@ -182,6 +182,22 @@ create -f qcow2 sub 1M
 convert -O qcow2 data.raw sub
 create null-co:// 1M
 create -f qcow2 null-co:// 1M
+made:x.qcow2|create -f qcow2 -o nocow=on x.qcow2 1M
+made:x.raw|create -f raw -o nocow=on x.raw 1M
+create -f raw -o nocow=x x.raw 1M
+made:x.raw|create -f raw -o extent_size_hint=1M x.raw 1M
+made:x.qcow2|create -f qcow2 -o extent_size_hint=1M x.qcow2 1M
+made:x.qcow2|create -f qcow2 -o extent_size_hint=1M,nocow=on x.qcow2 1M
+create -f raw -o extent_size_hint=x x.raw 1M
+create -f raw -o extent_size_hint=0 x.raw 1M
+create -f raw -o extent_size_hint=8G x.raw 1M
+made:x.raw|convert -O raw -o extent_size_hint=1M data.raw x.raw
+create -f qcow2 -o help
+create -f qcow2 -o help x.qcow2
+create -f raw -o help
+create -f raw -o help x.raw
+convert -O qcow2 -o help data.raw x.qcow2
+convert -O raw -o help
 info --image-opts data.raw
 info --image-opts driver=raw,file=data.raw
 info 'json:{"driver":"raw","file":"x"}'
@@ -532,6 +548,8 @@ measure -U -O qcow2 base.qcow2
 measure -O qcow2 --image-opts driver=raw,file.filename=data.raw
 measure -O qcow2 --image-opts --size 1G
 measure -O qcow2 -o extended_l2=on --size 1G
+measure -O qcow2 -o nocow=on --size 1G
+measure -O qcow2 -o extent_size_hint=1M --size 1G
 measure -O qcow2 -o extended_l2=on,cluster_size=16k --size 1G
 measure -O qcow2 -o extended_l2=on,cluster_size=8k --size 1G
 measure -O qcow2 -o extended_l2=on,cluster_size=2M --size 1T

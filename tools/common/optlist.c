@@ -223,7 +223,10 @@ static const char *type_name(enum ash_option_type type)
 void ash_tool_options_help(const struct ash_driver *format, const char *filename)
 {
     GPtrArray *all = g_ptr_array_new();
-    collect(all, format->create_options);
+    /* That of a raw image is a matter of what holds the file. */
+    if (filename != NULL || strcmp(format->name, "raw") != 0) {
+        collect(all, format->create_options);
+    }
     collect(all, size_table);
     if (filename != NULL) {
         const struct ash_driver *protocol = protocol_of(filename);

@@ -47,6 +47,7 @@ static const char *const qcow2_line[] = {
     "lazy_refcounts=off",
     "refcount_bits=16",
     "nocow",
+    "extent_size_hint",
     NULL,
 };
 

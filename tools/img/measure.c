@@ -170,7 +170,7 @@ static int check_target(struct measure *measure)
         ash_error_set(&error, -EINVAL, "Invalid parameter '%s'", measure->options.help);
     }
     if (error.code < 0 ||
-        ash_tool_options_check(&measure->options, measure->driver, NULL, &error) < 0) {
+        ash_tool_options_check(&measure->options, measure->driver, "file:", &error) < 0) {
         ash_tool_error("%s", error.message);
         ash_tool_error("Invalid options for file format '%s'", measure->format);
         return 1;

@@ -98,6 +98,23 @@ static bool is_in_memory(int fd)
            (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
 }
 
+/* Wishes: most file systems know neither, and an image is as good without. */
+static void set_hints(int fd, const struct ash_aio *aio)
+{
+    struct fsxattr attributes;
+    int flags;
+
+    if ((aio->file_flags & ASH_FILE_NOCOW) && ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+        flags |= FS_NOCOW_FL;
+        (void)!ioctl(fd, FS_IOC_SETFLAGS, &flags);
+    }
+    if (aio->bytes > 0 && ioctl(fd, FS_IOC_FSGETXATTR, &attributes) == 0) {
+        attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
+        attributes.fsx_extsize = (uint32_t)aio->bytes;
+        (void)!ioctl(fd, FS_IOC_FSSETXATTR, &attributes);
+    }
+}
+
 static int do_open(struct ash_engine *engine, struct ash_aio *aio)
 {
     struct ash_host_file *host = calloc(1, sizeof(*host));
@@ -112,6 +129,9 @@ static int do_open(struct ash_engine *engine, struct ash_aio *aio)
     if (fd < 0) {
         free(host);
         return fd;
+    }
+    if (aio->file_flags & ASH_FILE_CREATE) {
+        set_hints(fd, aio);
     }
     host->file = (struct ash_file){.engine = engine, .fd = fd, .flags = aio->file_flags};
     host->block_device = fstat(fd, &status) == 0 && S_ISBLK(status.st_mode);

@@ -41,9 +41,11 @@ struct ash_file {
 #define ASH_FILE_CREATE (1u << 2)     /* mode 0644 */
 #define ASH_FILE_TRUNCATE (1u << 3)
 #define ASH_FILE_EXCLUSIVE (1u << 4)  /* with CREATE: -EEXIST */
+#define ASH_FILE_NOCOW (1u << 5)      /* with CREATE: without copy-on-write, where the file system can */
 
 enum ash_aio_op {
-    ASH_AIO_OPEN,       /* path, file_flags, or adopt_fd >= 0 -> file. A descriptor that cannot be adopted
+    ASH_AIO_OPEN,       /* path, file_flags, or adopt_fd >= 0 -> file. With CREATE, bytes is a hint how large
+                           pieces of the host's file may be; 0: none. A descriptor that cannot be adopted
                            stays the caller's. A FIFO or socket is -EINVAL: opening one could block */
     ASH_AIO_CLOSE,      /* file; it is gone whatever the result */
     ASH_AIO_READ,       /* file, iov, offset, bytes -> bytes read; 0 at end of file */
