@@ -4,6 +4,7 @@
 #include "tests/unit/qcow2_disk.h"
 #include "block/driver.h"
 #include "block/qcow2/check.h"
+#include "util/range.h"
 
 enum { CLUSTER = 4 * KIB };
 
@@ -122,6 +123,147 @@ QCOW2_TEST(snapshots_that_cannot_be_read_are_errors_of_the_check)
         image_with_a_snapshot(cases[i].table, cases[i].entries);
         assert_int_equal(check_image(0), 0);
         assert_int_equal(check.check_errors, 1);
+    }
+}
+
+/* --- what snapshots and bitmaps refer to --- */
+
+/* A cluster behind all others, of zeroes, with one reference. */
+static uint64_t append_cluster(void)
+{
+    static const uint8_t zeroes[CLUSTER];
+    uint64_t at = ash_align_up((uint64_t)ash_sim_file_bytes(rig.world, "image"), CLUSTER);
+    assert_int_equal(ash_sim_file_write(rig.world, "image", at, zeroes, CLUSTER), 0);
+    poke_refcount(at / CLUSTER, 1);
+    return at;
+}
+
+/* All that the L1 table refers to has two references. */
+static void share_data(void)
+{
+    uint64_t l2 = l2_table();
+    poke64(peek64(40), l2);
+    poke_refcount(l2 / CLUSTER, 2);
+    for (unsigned i = 0; i < 16; i++) {
+        uint64_t place = peek64(l2 + i * 8) & QCOW2_ENTRY_OFFSET;
+        poke64(l2 + i * 8, place);
+        poke_refcount(place / CLUSTER, 2);
+    }
+}
+
+/* As qemu-img snapshot -c makes it. Returns where its L1 table lies. */
+ASH_CO_FN static uint64_t image_with_a_sound_snapshot(void)
+{
+    small_image();
+    uint32_t one = htobe32(1);
+    uint64_t l1 = append_cluster();
+    uint64_t table = append_cluster();
+    share_data();
+    poke64(l1, l2_table());
+    assert_int_equal(ash_sim_file_write(rig.world, "image", 60, &one, 4), 0);
+    poke64(64, table);
+    poke64(table, l1);
+    poke64(table + 8, UINT64_C(1) << 32 | 1 << 16 | 1); /* an id and a name of one byte */
+    poke64(table + 40, UINT64_C(0x3161) << 48);
+    return l1;
+}
+
+QCOW2_TEST(what_a_snapshot_refers_to_is_counted)
+{
+    uint64_t l1 = image_with_a_sound_snapshot();
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.corruptions + check.leaks + check.check_errors, 0);
+    poke64(l1,
+           0); /* it refers to nothing: then the other references are leaks, and two flags wrong */
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.leaks, 17);
+    assert_int_equal(check.check_errors, 0);
+    poke64(l1, l2_table());
+    poke_refcount(l1 / CLUSTER, 0);
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.corruptions, 1);
+}
+
+/* Where things lie in an image with one persistent bitmap. */
+struct bitmap_places {
+    uint64_t extension;
+    uint64_t directory;
+    uint64_t table;
+    uint64_t data;
+};
+
+/* As qemu-img bitmap --add makes it, in place of the names of features. */
+ASH_CO_FN static struct bitmap_places image_with_a_bitmap(void)
+{
+    uint32_t header_bytes;
+    small_image();
+    assert_int_equal(ash_sim_file_read(rig.world, "image", 100, &header_bytes, 4), 0);
+    struct bitmap_places places = {.extension = be32toh(header_bytes),
+                                   .directory = append_cluster(),
+                                   .table = append_cluster(),
+                                   .data = append_cluster()};
+    poke64(places.extension, UINT64_C(0x2385287500000018));
+    poke64(places.extension + 8, UINT64_C(1) << 32); /* one bitmap */
+    poke64(places.extension + 16, 32);
+    poke64(places.extension + 24, places.directory);
+    poke64(places.extension + 32, 0);
+    poke64(places.directory, places.table);
+    poke64(places.directory + 8, UINT64_C(2) << 32);             /* two entries in its table */
+    poke64(places.directory + 16, UINT64_C(0x0110000100000000)); /* 64 KiB; a name of one byte */
+    poke64(places.directory + 24, UINT64_C(0x62) << 56);
+    poke64(places.table, places.data);
+    poke64(places.table + 8, 1); /* all ones: no place */
+    return places;
+}
+
+QCOW2_TEST(what_a_bitmap_refers_to_is_counted)
+{
+    struct bitmap_places places = image_with_a_bitmap();
+    const uint64_t counted[] = {places.directory, places.table, places.data};
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.corruptions + check.leaks + check.check_errors, 0);
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(counted); i++) {
+        poke_refcount(counted[i] / CLUSTER, 0);
+        assert_int_equal(check_image(0), 0);
+        assert_int_equal(check.corruptions, 1);
+        assert_int_equal(check.check_errors, 0);
+        poke_refcount(counted[i] / CLUSTER, 1);
+    }
+    poke64(places.table, 0); /* all zeroes: no place */
+    assert_int_equal(check_image(0), 0);
+    assert_int_equal(check.leaks, 1);
+}
+
+QCOW2_TEST(bitmaps_that_cannot_be_read_are_errors_of_the_check)
+{
+    static const struct {
+        uint64_t directory; /* 0: at is one of the extension */
+        uint64_t at;
+        uint64_t value;
+    } cases[] = {
+        {0, 0, UINT64_C(0x2385287500000010)},    /* too short an extension */
+        {0, 8, UINT64_C(65536) << 32},           /* too many */
+        {0, 16, 64 * UINT64_C(1024) * 1024 + 1}, /* more than memory is taken for */
+        {0, 16, 24},                             /* no room for the name */
+        {0, 16, 16},                             /* no room for an entry */
+        {0, 24, UINT64_MAX - CLUSTER},           /* beyond all files */
+        {1, 0, UINT64_MAX - CLUSTER},            /* the same, of a table */
+        {1, 8, UINT64_C(0x00100001) << 32},      /* a table larger than memory is taken for */
+        {1, 16, UINT64_C(0x011000010000ffff)},   /* more beside the name than there is */
+    };
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(cases); i++) {
+        struct bitmap_places places = image_with_a_bitmap();
+        uint64_t base = cases[i].directory ? places.directory : places.extension;
+        uint64_t good = peek64(base + cases[i].at);
+        poke64(base + cases[i].at, cases[i].value);
+        if (cases[i].directory == 0 && cases[i].at == 0) {
+            poke64(base + 24, 0); /* the end of the extensions comes earlier */
+        }
+        assert_int_equal(check_image(0), 0);
+        if (check.check_errors != 1) {
+            fail_msg("case %zu: %" PRIu64 " check errors", i, check.check_errors);
+        }
+        poke64(base + cases[i].at, good);
     }
 }
 
@@ -439,6 +581,9 @@ int main(void)
         RUN(a_check_without_repairs_writes_nothing),
         RUN(what_leads_outside_or_is_not_aligned_is_told_and_not_followed),
         RUN(snapshots_that_cannot_be_read_are_errors_of_the_check),
+        RUN(what_a_snapshot_refers_to_is_counted),
+        RUN(what_a_bitmap_refers_to_is_counted),
+        RUN(bitmaps_that_cannot_be_read_are_errors_of_the_check),
         RUN(a_compressed_cluster_counts_in_each_host_cluster_that_it_reaches_into),
         RUN(nothing_is_repaired_while_something_cannot_be_read),
         RUN(a_compressed_write_gives_back_no_table),
