@@ -14,7 +14,7 @@
  * Invariants:
  *  1. From begin to clean every change of the source passes the filter.
  *  2. A cluster that the snapshot keeps is copied once: by a guest or by the sweep, whoever comes
- *     first. A job that ends well has waited for both.
+ *     first. A job that ends has waited for both, unless it was ended by force.
  *  3. `todo` marks the clusters that the target lacks. Without fleecing it is what the filter has
  *     still to copy; with it, the sweep's own.
  *  4. The bitmap is frozen at the moment of the snapshot.
@@ -689,15 +689,6 @@ ASH_CO_FN static int backup_begin(struct ash_job *job, struct ash_error *error)
 
 /* --- the work --- */
 
-/* Until nobody copies for a guest any more, or the user has had enough. */
-ASH_CO_FN static int wait_for_guests(struct backup *b)
-{
-    while (b->before_write->copier->copies > 0 && !b->job.cancelled) {
-        ash_job_wait(&b->job, UINT64_MAX);
-    }
-    return b->job.cancelled ? -ECANCELED : 0;
-}
-
 /* sync=none: only what guests change is copied, until the job is cancelled. */
 ASH_CO_FN static int wait_for_end(struct backup *b)
 {
@@ -720,6 +711,7 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
 {
     struct backup *b = backup_of(job);
     struct ash_sweep *sweep = &b->sweep->sweep;
+    const uint32_t *copies = &b->before_write->copier->copies; /* for guests, too */
     int ret = 0;
     if (b->sync == SYNC_NONE) {
         ret = wait_for_end(b);
@@ -728,7 +720,7 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
             /* A guest's copy that fails leaves work behind the sweep. */
             b->sweep->position = 0;
             ret = ash_sweep_run(sweep);
-            ret = ret < 0 ? ret : wait_for_guests(b);
+            ret = ret < 0 ? ret : ash_sweep_wait_out(sweep, copies, &job->cancelled);
         } while (ret == 0 && sweep->ignored == 0 && b->before_write->broken == 0 &&
                  b->todo->count > 0);
         ret = ret < 0 ? ret : sweep->ignored;
@@ -747,6 +739,10 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
     if (ret < 0 && ret != -ECANCELED) {
         ash_error_errno(error, ret, "Backing up '%s' to '%s' failed", b->source->filename,
                         b->target->filename);
+    }
+    if (ret < 0) { /* guests are let go, but what is copied for them uses the target */
+        ash_before_write_break(b->before_write, -ECANCELED);
+        (void)!ash_sweep_wait_out(sweep, copies, &job->forced);
     }
     return ret;
 }

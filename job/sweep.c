@@ -413,6 +413,14 @@ bool ash_sweep_goes_on(struct ash_sweep *sweep, int ret)
     return policy == ASH_ON_ERROR_STOP;
 }
 
+int ash_sweep_wait_out(struct ash_sweep *sweep, const uint32_t *count, const bool *enough)
+{
+    while (*count > 0 && !*enough) {
+        ash_job_wait(sweep->job, UINT64_MAX);
+    }
+    return *enough ? -ECANCELED : 0;
+}
+
 void ash_sweep_drop(struct ash_sweep *sweep)
 {
     sweep->job = NULL;

@@ -98,6 +98,12 @@ ASH_CO_FN int ash_sweep_step(struct ash_sweep *sweep,
  * again, after the next pause point. Rests as after any error that is ignored. */
 ASH_CO_FN bool ash_sweep_goes_on(struct ash_sweep *sweep, int ret);
 
+/* Waits until `count`, which others count down and tell the job, is 0, or the user has had enough,
+ * as one of the job's marks tells: `cancelled`, or `forced` for what only force leaves behind.
+ * -ECANCELED: then; 0. */
+ASH_CO_FN int ash_sweep_wait_out(struct ash_sweep *sweep, const uint32_t *count,
+                                 const bool *enough);
+
 /* The job lets go. The sweep is freed, or will be by the last range in work. */
 ASH_CO_FN void ash_sweep_drop(struct ash_sweep *sweep);
 

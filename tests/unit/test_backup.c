@@ -377,6 +377,54 @@ static void force_frees_guests_from_a_target_that_never_answers(void **state)
     run(dead_body);
 }
 
+/* A guest's write waits for its copy, which hangs in the target -> cancel: the guest goes on, and
+ * the job waits for the target; after that nobody uses it. Or until it is ended by force. */
+ASH_CO_FN static void cancel_body(struct core *core, void *opaque)
+{
+    bool force = *(const bool *)opaque;
+    struct one_write write = {small_disk(core, "d"), 1};
+    struct ash_node *target = job_faulty_node(core, "t", SMALL_BYTES, json_object());
+    char sector[512] = "old";
+    assert_int_equal(ash_disk_write(write.disk, 0, sector, sizeof(sector), 0), 0);
+    struct ash_job *job = job_start(core, small_backup("none", "report"));
+    assert_int_equal(ash_fault_break(target, "write_aio", "hang"), 0);
+    core_spawn(core, write_once, &write);
+    while (!ash_fault_is_suspended(target, "hang")) {
+        ash_co_sleep(1000);
+    }
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, NULL), 0);
+    core_join(core);
+    assert_int_equal(write.ret, 0);
+    ash_co_sleep(100000000);
+    assert_int_not_equal(ash_job_state(job), ASH_JOB_CONCLUDED);
+    if (force) {
+        assert_int_equal(ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, NULL), 0);
+        assert_int_equal(job_finish(core, job), -ECANCELED);
+        assert_int_equal(ash_fault_resume(target, "hang"), 0);
+    } else {
+        assert_int_equal(ash_fault_resume(target, "hang"), 0);
+        assert_int_equal(job_finish(core, job), -ECANCELED);
+        assert_true(ash_list_empty(&target->parents));
+    }
+    assert_int_equal(ash_co_disk_close(write.disk, NULL), 0);
+    ash_node_unref(target);
+    while (!ash_list_empty(&ash_block_of(core->loop)->nodes)) {
+        ash_co_sleep(1000);
+    }
+}
+
+static void a_backup_that_was_cancelled_leaves_its_target_to_others(void **state)
+{
+    (void)state;
+    for (int force = 0; force < 2; force++) {
+        struct core core;
+        bool by_force = force == 1;
+        core_up(&core, core_first_seed());
+        core_run(&core, cancel_body, &by_force);
+        core_down(&core);
+    }
+}
+
 ASH_CO_FN static void none_body(struct core *core, void *opaque)
 {
     (void)opaque;
@@ -472,6 +520,7 @@ int main(void)
         cmocka_unit_test(a_backup_under_guests_is_of_one_moment),
         cmocka_unit_test(backups_of_a_transaction_are_of_one_moment),
         cmocka_unit_test(force_frees_guests_from_a_target_that_never_answers),
+        cmocka_unit_test(a_backup_that_was_cancelled_leaves_its_target_to_others),
         cmocka_unit_test(sync_none_copies_what_guests_overwrite),
         cmocka_unit_test(a_job_that_stopped_for_space_goes_on),
         cmocka_unit_test(descriptions_that_make_no_sense_are_refused),
