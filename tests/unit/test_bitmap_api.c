@@ -142,6 +142,41 @@ static void bitmaps_are_made_marked_listed_cleared_and_deleted(void **state)
     assert_string_equal(list(rig, NULL).text, "second 65536 0 recording\n");
 }
 
+/* It completes in a later turn, once, and not in a coroutine. */
+static void expect_done(struct rig *rig, int ret, struct told *told)
+{
+    assert_int_equal(ret, 0);
+    assert_int_equal(told->done, 0);
+    for (int i = 0; i < 10 || told->done == 0; i++) {
+        assert_true(ash_loop_run_once(rig->loop, 0, 0) >= 0);
+    }
+    assert_int_equal(told->done, 1);
+    assert_int_equal(told->ret, 0);
+    assert_false(told->in_coroutine);
+    *told = (struct told){0};
+}
+
+static void calls_with_a_callback_do_what_those_do_that_wait(void **state)
+{
+    struct rig *rig = *state;
+    struct ash_bitmap_options options = ASH_BITMAP_OPTIONS_INIT;
+    struct ash_bitmap_source source = {.name = "a"};
+    struct told told = {0};
+    options.name = "a";
+    options.granularity_bytes = 4096;
+    expect_done(rig, ash_disk_bitmap_create(rig->disk, &options, tell_done, &told), &told);
+    options.name = "b";
+    expect_done(rig, ash_disk_bitmap_create(rig->disk, &options, tell_done, &told), &told);
+    expect_done(rig, ash_disk_bitmap_disable(rig->disk, NULL, "b", tell_done, &told), &told);
+    write_at(rig, 5000, 1);
+    assert_string_equal(list(rig, NULL).text, "a 4096 4096 recording\nb 4096 0\n");
+    expect_done(rig, ash_disk_bitmap_merge(rig->disk, NULL, "b", &source, 1, tell_done, &told),
+                &told);
+    expect_done(rig, ash_disk_bitmap_clear(rig->disk, NULL, "a", tell_done, &told), &told);
+    expect_done(rig, ash_disk_bitmap_enable(rig->disk, NULL, "b", tell_done, &told), &told);
+    assert_string_equal(list(rig, NULL).text, "a 4096 0 recording\nb 4096 4096 recording\n");
+}
+
 static void a_bitmap_lies_on_the_node_that_is_named(void **state)
 {
     struct rig *rig = *state;
@@ -332,6 +367,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(bitmaps_are_made_marked_listed_cleared_and_deleted),
+        TEST(calls_with_a_callback_do_what_those_do_that_wait),
         TEST(a_bitmap_lies_on_the_node_that_is_named),
         TEST(what_cannot_be_done_says_why),
         TEST(a_merge_of_several_is_whole_or_not_at_all),

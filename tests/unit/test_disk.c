@@ -318,6 +318,39 @@ static void control_calls_complete_later_and_once(void **state)
     assert_int_equal(closed, 0);
 }
 
+static void expect_done(struct ash_loop *loop, int ret, const int *done, int wanted)
+{
+    assert_int_equal(ret, 0);
+    assert_int_equal(*done, 1);
+    while (*done == 1) {
+        ash_loop_run_once(loop, 0, 0);
+    }
+    assert_int_equal(*done, wanted);
+}
+
+static void a_disk_is_resized_and_filtered_by_calls_with_a_callback(void **state)
+{
+    struct ash_disk_info info = {.size = sizeof(info)};
+    const char *filter = "{\"driver\": \"throttle\", \"node-name\": \"f\", \"file\": \"d\"}";
+    struct ash_disk *disk = open_disk(
+        *state, "json:{\"driver\": \"null-co\", \"node-name\": \"d\"}", ASH_DISK_WRITE, NULL);
+    int done = 1;
+    expect_done(*state, ash_disk_insert_filter(disk, filter, on_done, &done), &done, 0);
+    done = 1;
+    expect_done(*state, ash_disk_remove_filter(disk, "f", on_done, &done), &done, 0);
+    done = 1;
+    expect_done(*state, ash_disk_remove_filter(disk, "f", on_done, &done), &done, -EINVAL);
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+    disk = open_disk(*state, raw_file(1 << 20), ASH_DISK_WRITE, "raw");
+    done = 1;
+    expect_done(*state, ash_disk_resize(disk, 512, 0, on_done, &done), &done, -EINVAL);
+    done = 1;
+    expect_done(*state, ash_disk_resize(disk, 512, ASH_RESIZE_SHRINK, on_done, &done), &done, 0);
+    assert_int_equal(ash_disk_info(disk, &info), 0);
+    assert_int_equal(info.bytes, 512);
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+}
+
 static void a_missing_file_is_named_in_the_error(void **state)
 {
     struct ash_disk *disk;
@@ -405,6 +438,7 @@ int main(void)
         TEST(the_eventfd_tells_of_completions_and_misses_none),
         TEST(a_host_that_polls_learns_of_what_it_submitted_itself),
         TEST(control_calls_complete_later_and_once),
+        TEST(a_disk_is_resized_and_filtered_by_calls_with_a_callback),
         TEST(a_missing_file_is_named_in_the_error),
         TEST(resizing_shows_in_the_information),
         TEST(a_guessed_raw_image_keeps_its_first_sector_plain),
