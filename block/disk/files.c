@@ -99,8 +99,9 @@ ASH_CO_FN static int read_layer(struct files_call *files, const struct layer *la
 {
     struct ash_node *node;
     int ret = ash_node_open(files->call.loop, layer->description,
-                            ASH_NODE_NO_BACKING | ASH_NODE_FORCE_SHARE | ASH_NODE_NO_LOCK, &node,
-                            &files->call.error);
+                            ASH_NODE_NO_BACKING | ASH_NODE_BACKING_TOLD | ASH_NODE_FORCE_SHARE |
+                                ASH_NODE_NO_LOCK,
+                            &node, &files->call.error);
     if (ret < 0) {
         return ret;
     }

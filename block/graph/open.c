@@ -30,7 +30,7 @@ static uint32_t flags_of_child(uint32_t flags, enum ash_role role)
 {
     uint32_t inherited = ASH_NODE_DIRECT | ASH_NODE_NO_FLUSH | ASH_NODE_FORCE_SHARE |
                          ASH_NODE_NO_LOCK | ASH_NODE_HEADER_URLS | ASH_NODE_AUTO_READ_ONLY |
-                         ASH_NODE_NO_BACKING;
+                         ASH_NODE_NO_BACKING | ASH_NODE_BACKING_TOLD;
     uint32_t child = (flags & inherited) | ASH_NODE_DISCARD;
     if (role == ASH_ROLE_BACKING) {
         return child | ASH_NODE_AUTO_READ_ONLY | ASH_NODE_BACKING_FILE;
@@ -196,8 +196,8 @@ static int check_name(struct ash_loop *loop, const struct ash_node_options *opti
     return 0;
 }
 
-/* Out of the driver's own options, unless nothing below is to be opened and so nothing may be
- * named. */
+/* Out of the driver's own options, unless nothing below is to be opened, or asked for, and so
+ * nothing may be named. */
 static void take_backing(struct ash_loop *loop, const struct ash_driver *driver, uint32_t flags,
                          json_t *own)
 {
@@ -211,7 +211,8 @@ static void take_backing(struct ash_loop *loop, const struct ash_driver *driver,
         ash_log(loop, ASH_LOG_WARNING,
                 "Use of \"backing\": \"\" is deprecated; use \"backing\": null instead");
     }
-    if (none || (flags & ASH_NODE_NO_BACKING) == 0) {
+    uint32_t closed = flags & (ASH_NODE_NO_BACKING | ASH_NODE_BACKING_TOLD);
+    if (none || closed != ASH_NODE_NO_BACKING) {
         json_object_del(own, "backing");
     }
 }

@@ -28,9 +28,9 @@ static inline bool is_sanitized(void)
  */
 static inline uint64_t fewer_if_sanitized(uint64_t usual)
 {
-    const uint64_t few = 10;
+    const uint64_t few = 20;
     if (is_sanitized() && usual > few) {
-        return usual / 10 > few ? usual / 10 : few;
+        return usual / 6 > few ? usual / 6 : few;
     }
     return usual;
 }
