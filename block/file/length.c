@@ -4,7 +4,8 @@
  * Invariants:
  *  1. A file that another program uses is not truncated: its locks are looked at first.
  *  2. Who sets the length holds length_lock exclusively: no write beyond the end is in flight.
- *  3. A preallocation that fails leaves the file as long as it was. */
+ *  3. A change of the length that fails leaves the file as long as it was; if that fails, too, the
+ *     log says so. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -101,6 +102,18 @@ ASH_CO_FN static int fill(struct ash_node *node, uint64_t from, uint64_t to)
     return ret;
 }
 
+/* After a failure, which may come late: what could not be done may be done all the same, and the
+ * file must not have another length than the node. */
+ASH_CO_FN static void restore(struct ash_node *node)
+{
+    int ret = ash_co_truncate(ash_file_node(node)->file, node->size_bytes);
+    if (ret < 0) {
+        ash_log(node->loop, ASH_LOG_ERROR,
+                "Could not make '%s' %" PRIu64 " bytes long again (error %d)", node->filename,
+                node->size_bytes, -ret);
+    }
+}
+
 ASH_CO_FN static int grow(struct ash_node *node, uint64_t bytes, enum ash_prealloc prealloc,
                           struct ash_error *error)
 {
@@ -121,12 +134,7 @@ ASH_CO_FN static int grow(struct ash_node *node, uint64_t bytes, enum ash_preall
         ret = ash_file_flush(node, NULL);
     }
     if (ret < 0) {
-        int undone = ash_co_truncate(state->file, old);
-        if (undone < 0) {
-            ash_log(node->loop, ASH_LOG_ERROR,
-                    "Could not cut '%s' back to %" PRIu64 " bytes (error %d)", node->filename, old,
-                    -undone);
-        }
+        restore(node);
         return ash_error_errno(error, ret,
                                prealloc == ASH_PREALLOC_OFF
                                    ? "Could not make '%s' %" PRIu64 " bytes long"
@@ -148,6 +156,7 @@ ASH_CO_FN static int resize_file(struct ash_node *node, uint64_t bytes, enum ash
     }
     int ret = ash_co_truncate(ash_file_node(node)->file, bytes);
     if (ret < 0) {
+        restore(node);
         return ash_error_errno(error, ret, "Could not make '%s' %" PRIu64 " bytes long",
                                node->filename, bytes);
     }

@@ -370,8 +370,11 @@ class Drawer:
 
 
 def runtime_options(rng):
-    """Of an open qcow2 image; few of them make no sense."""
+    """Of an open qcow2 image; few of them make no sense. We refuse overlap-check=X beside
+    overlap-check.KIND=, as one option that is set twice."""
     drawn = [rng.choice(choice) for choice in rng.sample(RUNTIME_OPTIONS, rng.randrange(1, 4))]
+    if any(option.startswith('overlap-check=') for option in drawn):
+        drawn = [option for option in drawn if not option.startswith('overlap-check.')]
     return drawn + [rng.choice(WRONG_OPTIONS)] if rng.randrange(12) == 0 else drawn
 
 

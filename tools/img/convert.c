@@ -82,7 +82,6 @@ ASH_CO_FN static int check_bitmaps(const struct convert *convert)
 ASH_CO_FN static int convert_co(void *opaque)
 {
     struct convert *convert = opaque;
-    ash_progress_begin(&convert->progress, convert->progress_on);
     int status = open_sources(convert);
     if (status == 0) {
         status = check_bitmaps(convert);
@@ -112,7 +111,6 @@ ASH_CO_FN static int convert_co(void *opaque)
     } else if (convert->created) {
         ash_tool_remove_made(convert->target.filename);
     }
-    ash_progress_end(&convert->progress);
     return status;
 }
 
@@ -392,15 +390,9 @@ static int settle_caches(struct arguments *arguments)
     return -1;
 }
 
-static int run_convert(struct arguments *arguments, int argc, char **argv)
+static int settle_and_run(struct arguments *arguments)
 {
     struct convert *convert = &arguments->convert;
-    take_operands(arguments, argc, argv);
-    const char *conflict = find_conflict(arguments);
-    if (conflict != NULL) {
-        ash_tool_error("%s", conflict);
-        return 1;
-    }
     int status = settle_target(convert);
     if (status < 0 && convert->source_count == 0) {
         ash_tool_error("Must specify image file name");
@@ -413,9 +405,25 @@ static int run_convert(struct arguments *arguments, int argc, char **argv)
         return status;
     }
     convert->target.format = convert->target_format;
-    convert->progress_on &= !convert->quiet;
     ash_tool_catch_signals();
     return ash_tool_run(convert_co, convert, 1);
+}
+
+static int run_convert(struct arguments *arguments, int argc, char **argv)
+{
+    struct convert *convert = &arguments->convert;
+    take_operands(arguments, argc, argv);
+    const char *conflict = find_conflict(arguments);
+    if (conflict != NULL) {
+        ash_tool_error("%s", conflict);
+        return 1;
+    }
+    /* Shown though what is asked for may be refused yet, as by qemu-img. */
+    ash_progress_begin(&convert->progress,
+                       convert->progress_on && !convert->quiet && convert->source_count > 0);
+    int status = settle_and_run(arguments);
+    ash_progress_end(&convert->progress);
+    return status;
 }
 
 int ash_img_convert(int argc, char **argv)
