@@ -173,10 +173,11 @@ void sim_resume_account(const struct sim_op *op, const struct ash_job *job, bool
 bool sim_resume_may_end(const struct sim_op *op, int ret)
 {
     /* Somebody has changed one of its images meanwhile, or the chain, or put an image that cannot
-     * be marked on top; it had ended, and the power was cut before that was told; it lost what it
-     * was to copy. */
+     * be marked on top, or whose header has no room for the mark; it had ended, and the power was
+     * cut before that was told; it lost what it was to copy. */
+    bool roomless = ret == -ENOSPC && !fits(&op->disk->layers[0]);
     bool refused = ret == -ESTALE || ret == -EEXIST || ret == -EUCLEAN || ret == -ENOTSUP ||
-                   ((ret == -EINVAL || ret == -ENOENT) && !has_target(op));
+                   roomless || ((ret == -EINVAL || ret == -ENOENT) && !has_target(op));
     return op->resumes && !op->started && refused && !op->certain;
 }
 
