@@ -7,7 +7,7 @@
 
 #define LOOK_NS UINT64_C(1000000000)
 #define LOOK_AGAIN_NS UINT64_C(100000000)
-#define FEW_BITS UINT64_C(8192) /* to look at them takes less than a millisecond */
+#define FEW_BITS UINT64_C(8192) /* more are not looked at so often: each look sees all of them */
 
 int ash_job_file_open_alone(struct ash_job_file *file, struct ash_loop *loop,
                             enum ash_resume_kind kind, uint64_t part_bytes, bool exact,

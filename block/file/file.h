@@ -8,10 +8,10 @@
 #include "block/driver.h"
 #include "util/engine/co_aio.h"
 
-/* The state of a node. Owner thread. */
 /* Of the option "aio"; threads is the first, io_uring the third. */
 #define ASH_FILE_AIO_NATIVE 1
 
+/* The state of a node. Owner thread. */
 struct ash_file_node {
     /* Options. */
     char *filename;
@@ -89,14 +89,14 @@ ASH_CO_FN int ash_file_node_reopen_prepare(struct ash_node *node, uint32_t flags
                                            struct ash_error *error);
 ASH_CO_FN void ash_file_node_reopen_commit(struct ash_node *node, uint32_t flags);
 ASH_CO_FN void ash_file_node_reopen_abort(struct ash_node *node);
-/* Refuses paths that are neither regular files nor block devices before they are opened: opening
- * some devices has effects. A path that cannot be examined is left to open. */
 /* Options of a new file. */
 struct ash_file_create_options {
     bool nocow;
     uint64_t extent_size_hint;
 };
 
+/* Refuses paths that are neither regular files nor block devices before they are opened: opening
+ * some devices has effects. A path that cannot be examined is left to open. */
 ASH_CO_FN int ash_file_check_kind(struct ash_loop *loop, const char *filename, const char *verb,
                                   bool write, struct ash_error *error);
 

@@ -75,9 +75,7 @@ struct ash_limits {
 #define ASH_NODE_DETECT_ZEROES (1u << 6)
 #define ASH_NODE_DETECT_UNMAP (1u << 7) /* detect-zeroes=unmap */
 #define ASH_NODE_PROBED (1u << 8)       /* the format was guessed to be raw: block/io/guard.h */
-#define ASH_NODE_NO_BACKING                                                                        \
-    (1u << 9) /* the chain below is left closed on purpose, and a description                      \
-                 must not name one: but see ASH_NODE_BACKING_TOLD */
+#define ASH_NODE_NO_BACKING (1u << 9)   /* the chain below stays closed, and may not be named */
 #define ASH_NODE_CHECK                                                                             \
     (1u << 10) /* opened to be checked: dirty and corrupt images open too, and                     \
                   nothing is repaired on the way */
@@ -85,11 +83,9 @@ struct ash_limits {
 #define ASH_NODE_HEADER_URLS (1u << 12) /* the caller lets header strings be json: or URLs */
 #define ASH_NODE_GROWS (1u << 13) /* set by a driver: a write beyond the end extends the node */
 #define ASH_NODE_JOBS (1u << 15)  /* a job's own filter: nobody else takes it out of the graph */
-#define ASH_NODE_LEFT (1u << 16)  /* it was taken out, and what a job has left behind stands on it \
-                                   */
-#define ASH_NODE_BACKING_TOLD                                                                      \
-    (1u << 17) /* with NO_BACKING: one may be named, and who opened the node                       \
-                  asks ash_node_backing() for it */
+#define ASH_NODE_LEFT (1u << 16)  /* taken out, and what a job has left behind stands on it */
+/* With NO_BACKING: it may be named, and who opened the node asks ash_node_backing() for it. */
+#define ASH_NODE_BACKING_TOLD (1u << 17)
 #define ASH_NODE_BACKING_FILE (1u << 14) /* opened as somebody's backing node */
 
 /* Who has to know of it before a node gets longer. */
@@ -113,7 +109,7 @@ struct ash_node {
     uint32_t refs;     /* edges to it, and holders of a pointer */
     bool open;         /* with all that it stands on: by its name the node can be found */
     uint64_t size_bytes;
-    uint64_t resizes;                      /* changes of the length so far */
+    uint64_t resizes; /* changes of the length so far */
     struct ash_growth_watch *growth_watch; /* NULL: nobody has to know */
     struct ash_limits limits;
     struct ash_list parents;  /* of edges, by child_link */

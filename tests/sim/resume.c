@@ -41,8 +41,8 @@ void sim_resume_choose(struct sim_op *op, json_t *description)
         return;
     }
     op->unmarked = !can_be_marked(source) || (has_target(op) && !can_be_marked(&op->target));
-    if (has_target(
-            op)) { /* should it start over, there may be something below what is on top now */
+    if (has_target(op)) {
+        /* Should it start over, there may be something below what is on top now. */
         json_object_set_new(description, "sync", json_string("full"));
     }
     snprintf(op->state, sizeof(op->state), "d%u.state%u", disk->number, disk->jobs_ever);

@@ -345,19 +345,29 @@ static void write_once(struct core *core, void *opaque)
     write->ret = ash_disk_write(write->disk, 0, sector, sizeof(sector), 0);
 }
 
+/* Starts a backup, and a guest's write whose copy hangs in the target, which the caller releases.
+ */
+ASH_CO_FN static struct ash_job *hang_the_copy_for(struct core *core, struct one_write *write,
+                                                   struct ash_node **target)
+{
+    char sector[512] = "old";
+    *target = job_faulty_node(core, "t", SMALL_BYTES, json_object());
+    assert_int_equal(ash_disk_write(write->disk, 0, sector, sizeof(sector), 0), 0);
+    struct ash_job *job = job_start(core, small_backup("none", "report"));
+    assert_int_equal(ash_fault_break(*target, "write_aio", "hang"), 0);
+    core_spawn(core, write_once, write);
+    while (!ash_fault_is_suspended(*target, "hang")) {
+        ash_co_sleep(1000);
+    }
+    return job;
+}
+
 ASH_CO_FN static void dead_body(struct core *core, void *opaque)
 {
     (void)opaque;
     struct one_write write = {small_disk(core, "d"), 1};
-    struct ash_node *target = job_faulty_node(core, "t", SMALL_BYTES, json_object());
-    char sector[512] = "old";
-    assert_int_equal(ash_disk_write(write.disk, 0, sector, sizeof(sector), 0), 0);
-    struct ash_job *job = job_start(core, small_backup("none", "report"));
-    assert_int_equal(ash_fault_break(target, "write_aio", "hang"), 0);
-    core_spawn(core, write_once, &write);
-    while (!ash_fault_is_suspended(target, "hang")) {
-        ash_co_sleep(1000);
-    }
+    struct ash_node *target;
+    struct ash_job *job = hang_the_copy_for(core, &write, &target);
     assert_int_equal(write.ret, 1);
     assert_int_equal(ash_co_job_control(job, ASH_JOB_FORCE_CANCEL, 0, NULL), 0);
     assert_int_equal(job_finish(core, job), -ECANCELED);
@@ -383,15 +393,8 @@ ASH_CO_FN static void cancel_body(struct core *core, void *opaque)
 {
     bool force = *(const bool *)opaque;
     struct one_write write = {small_disk(core, "d"), 1};
-    struct ash_node *target = job_faulty_node(core, "t", SMALL_BYTES, json_object());
-    char sector[512] = "old";
-    assert_int_equal(ash_disk_write(write.disk, 0, sector, sizeof(sector), 0), 0);
-    struct ash_job *job = job_start(core, small_backup("none", "report"));
-    assert_int_equal(ash_fault_break(target, "write_aio", "hang"), 0);
-    core_spawn(core, write_once, &write);
-    while (!ash_fault_is_suspended(target, "hang")) {
-        ash_co_sleep(1000);
-    }
+    struct ash_node *target;
+    struct ash_job *job = hang_the_copy_for(core, &write, &target);
     assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, NULL), 0);
     core_join(core);
     assert_int_equal(write.ret, 0);
