@@ -194,7 +194,7 @@ ASH_CO_FN static int begin_state(struct backup *b, struct ash_error *error)
          (i = ash_hbitmap_next_set(uncopied, i, uncopied->bits)) != ASH_HBITMAP_NONE; i++) {
         ash_resume_put(b->state.resume, i * cluster, cluster, true);
     }
-    return ash_resume_begin(b->state.resume, error);
+    return ash_job_file_begin_soon(&b->state, &b->sweep->sweep, error);
 }
 
 /* --- the sweep --- */
@@ -753,7 +753,7 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
 ASH_CO_FN static int backup_prepare(struct ash_job *job, struct ash_error *error)
 {
     struct backup *b = backup_of(job);
-    return ash_job_file_end(&b->state, error);
+    return ash_job_file_end(&b->state, &b->sweep->sweep, error);
 }
 
 ASH_CO_FN static void backup_commit(struct ash_job *job)

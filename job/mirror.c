@@ -610,8 +610,15 @@ ASH_CO_FN static int keep_up(struct ash_mirror *m, struct ash_error *error)
 ASH_CO_FN static int copy_rest(struct ash_mirror *m, struct ash_error *error)
 {
     struct ash_mirror_sweep *s = m->sweep;
+    if (m->job.cancelled) {
+        return -ECANCELED;
+    }
+    m->pausing = true;
     int ret = ash_pause_begin(&m->pause, m->job.loop, &m->source, 1, UINT64_MAX);
-    ash_assert(ret == 0); /* without a deadline it does not expire */
+    m->pausing = false;
+    if (ret < 0) { /* given up, as guests wait for what does not answer */
+        return ret;
+    }
     m->paused = true;
     s->copier->through_gates = true;
     s->sweep.hasty = true;
@@ -693,7 +700,7 @@ int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
 {
     struct ash_mirror *m = mirror_of(job);
     if (m->goal != ASH_MIRROR_GOAL_PIVOT) {
-        return ash_job_file_end(&m->state, error);
+        return ash_job_file_end(&m->state, &m->sweep->sweep, error);
     }
     struct ash_node *replaced = m->filter;
     if (m->replaces != NULL) {
@@ -710,7 +717,7 @@ int ash_mirror_prepare(struct ash_job *job, struct ash_error *error)
         return ret;
     }
     ash_copier_yield_target(m->sweep->copier);
-    ret = ash_job_file_end(&m->state, error);
+    ret = ash_job_file_end(&m->state, &m->sweep->sweep, error);
     return ret < 0 ? ret : ash_graft_lead(replaced, m->target, error);
 }
 
@@ -736,7 +743,11 @@ bool ash_mirror_cancel(struct ash_job *job)
 
 void ash_mirror_kick(struct ash_job *job)
 {
-    ash_co_queue_wake_all(&mirror_of(job)->dirty->dirtied);
+    struct ash_mirror *m = mirror_of(job);
+    ash_co_queue_wake_all(&m->dirty->dirtied);
+    if (m->pausing && job->cancelled) {
+        ash_pause_give_up(&m->pause);
+    }
 }
 
 /* What can change while it runs. */

@@ -66,6 +66,7 @@ struct ash_mirror {
     struct ash_converge throttle; /* while `converge` is on */
     struct ash_pause pause;
     struct ash_chain_hold hold; /* of who commits; the sweep's once there is one */
+    bool pausing; /* `pause` is being waited for, and can be given up */
     bool paused;
     bool was_ready;
     enum ash_mirror_goal goal;

@@ -7,6 +7,9 @@
 
 #define LOOK_NS UINT64_C(1000000000)
 #define LOOK_AGAIN_NS UINT64_C(100000000)
+#define ANSWER_NS                                                                                  \
+    UINT64_C(5000000000)        /* so long users stay paused for a file that says nothing          \
+                                 */
 #define FEW_BITS UINT64_C(8192) /* more are not looked at so often: each look sees all of them */
 
 int ash_job_file_open_alone(struct ash_job_file *file, struct ash_loop *loop,
@@ -57,6 +60,13 @@ ASH_CO_FN static int commit_aside(struct ash_sweep *sweep, void *args)
     return ash_resume_commit(call->file);
 }
 
+ASH_CO_FN static int end_aside(struct ash_sweep *sweep, void *args)
+{
+    const struct file_call *call = args;
+    (void)sweep;
+    return ash_resume_done(call->file);
+}
+
 ASH_CO_FN static int do_aside(struct ash_job_file *file, struct ash_sweep *sweep,
                               ASH_CO_PTR int (*run)(struct ash_sweep *sweep, void *args),
                               struct ash_error *error)
@@ -77,6 +87,55 @@ ASH_CO_FN static int do_aside(struct ash_job_file *file, struct ash_sweep *sweep
 int ash_job_file_begin(struct ash_job_file *file, struct ash_sweep *sweep, struct ash_error *error)
 {
     return do_aside(file, sweep, begin_aside, error);
+}
+
+struct watch {
+    struct ash_timer timer;
+    struct ash_job *job;
+    const struct ash_resume_file *file;
+    uint64_t answers;   /* of the file, when it was last looked at */
+    uint64_t silent_ns; /* since then it has given none */
+};
+
+static void look_for_answers(struct ash_timer *timer)
+{
+    struct watch *watch = ash_container_of(timer, struct watch, timer);
+    uint64_t now_ns = ash_loop_now(watch->job->loop);
+    if (watch->file->answers != watch->answers) {
+        watch->answers = watch->file->answers;
+        watch->silent_ns = now_ns;
+    }
+    if (now_ns - watch->silent_ns >= ANSWER_NS) {
+        watch->job->cancelled = true;
+        watch->job->forced = true;
+        ash_job_kick(watch->job);
+        return;
+    }
+    ash_timer_set(watch->job->loop, timer, now_ns + LOOK_AGAIN_NS);
+}
+
+/* The same, while users are paused for it. */
+ASH_CO_FN static int do_soon(struct ash_job_file *file, struct ash_sweep *sweep,
+                             ASH_CO_PTR int (*run)(struct ash_sweep *sweep, void *args),
+                             struct ash_error *error)
+{
+    struct watch watch = {.job = sweep->job, .file = file->resume, .answers = UINT64_MAX};
+    bool forced = sweep->job->forced;
+    ash_timer_init(&watch.timer, look_for_answers);
+    look_for_answers(&watch.timer);
+    int ret = do_aside(file, sweep, run, error);
+    ash_timer_cancel(sweep->loop, &watch.timer);
+    if (ret < 0 && sweep->job->forced && !forced) {
+        ash_resume_give_up(file->resume);
+        ret = ash_error_set(error, -ETIMEDOUT, "'%s' does not answer", file->name);
+    }
+    return ret;
+}
+
+int ash_job_file_begin_soon(struct ash_job_file *file, struct ash_sweep *sweep,
+                            struct ash_error *error)
+{
+    return do_soon(file, sweep, begin_aside, error);
 }
 
 int ash_job_file_commit(struct ash_job_file *file, struct ash_sweep *sweep)
@@ -123,10 +182,15 @@ bool ash_job_file_has_more(struct ash_job_file *file, struct ash_loop *loop)
     return more;
 }
 
-int ash_job_file_end(struct ash_job_file *file, struct ash_error *error)
+int ash_job_file_end(struct ash_job_file *file, struct ash_sweep *sweep, struct ash_error *error)
 {
-    int ret = file->resume != NULL ? ash_resume_done(file->resume) : 0;
-    return ret < 0 ? ash_error_errno(error, ret, "Writing '%s' failed", file->name) : 0;
+    if (file->resume == NULL) {
+        return 0;
+    }
+    int ret = do_soon(file, sweep, end_aside, error);
+    return ret < 0 && ret != -ETIMEDOUT
+               ? ash_error_errno(error, ret, "Writing '%s' failed", file->name)
+               : ret;
 }
 
 void ash_job_file_let_go(struct ash_job_file *file)

@@ -36,6 +36,10 @@ ASH_CO_FN int ash_job_file_images(struct ash_job_file *file, struct ash_node *so
  * file. */
 ASH_CO_FN int ash_job_file_begin(struct ash_job_file *file, struct ash_sweep *sweep,
                                  struct ash_error *error);
+/* The first, while users are paused for it: a file that has answered nothing for a while is given up,
+ * and the job is as if it had been ended by force: -ETIMEDOUT. */
+ASH_CO_FN int ash_job_file_begin_soon(struct ash_job_file *file, struct ash_sweep *sweep,
+                                      struct ash_error *error);
 ASH_CO_FN int ash_job_file_commit(struct ash_job_file *file, struct ash_sweep *sweep);
 
 /* Pauses the users of the source, as the job's filter is to go. If the job is ended by force and they are
@@ -54,8 +58,9 @@ void ash_job_file_looked(struct ash_job_file *file, struct ash_loop *loop, bool 
  * not on its way to the file. It counts as noted then. */
 bool ash_job_file_has_more(struct ash_job_file *file, struct ash_loop *loop);
 
-/* The job has ended well, if the file can be made to say so. */
-ASH_CO_FN int ash_job_file_end(struct ash_job_file *file, struct ash_error *error);
+/* The job has ended well, if the file can be made to say so; users may be paused for it, as above. */
+ASH_CO_FN int ash_job_file_end(struct ash_job_file *file, struct ash_sweep *sweep,
+                               struct ash_error *error);
 
 /* Lets the images and the file go; harmless without one. */
 ASH_CO_FN void ash_job_file_let_go(struct ash_job_file *file);

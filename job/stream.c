@@ -663,7 +663,7 @@ ASH_CO_FN static void stream_commit(struct ash_job *job)
 {
     struct stream *s = stream_of(job);
     struct ash_error error = ASH_ERROR_INIT;
-    if (ash_job_file_end(&s->state, &error) < 0) {
+    if (ash_job_file_end(&s->state, &s->sweep->sweep, &error) < 0) {
         ash_log(job->loop, ASH_LOG_WARNING, "%s", error.message);
     }
 }

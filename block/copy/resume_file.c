@@ -73,6 +73,7 @@ ASH_CO_FN static int file_write(struct ash_resume_file *file, uint64_t offset, c
 {
     ash_user_begin(&file->user); /* guests wait for it: no gate holds it up */
     int ret = ash_edge_write(file->edge, offset, bytes, count, 0);
+    file->answers++;
     ash_user_leave(&file->user);
     return ret;
 }
@@ -81,6 +82,7 @@ ASH_CO_FN static int file_flush(struct ash_resume_file *file)
 {
     ash_user_begin(&file->user);
     int ret = ash_edge_flush(file->edge);
+    file->answers++;
     ash_user_leave(&file->user);
     return ret;
 }
@@ -576,6 +578,7 @@ int ash_resume_begin(struct ash_resume_file *file, struct ash_error *error)
     ash_user_begin(&file->user);
     int ret =
         ash_edge_resize(file->edge, file_bytes(file), ASH_RESIZE_SHRINK, ASH_PREALLOC_OFF, error);
+    file->answers++;
     ash_user_leave(&file->user);
     if (ret < 0) {
         return ret;

@@ -69,6 +69,7 @@ struct ash_resume_file {
     uint64_t changes;        /* of `now`, ever */
     uint64_t changes_stable; /* of them, stable */
     bool committing;
+    uint64_t answers; /* requests to the file that have ended */
     bool given_up; /* nobody waits for it any more, and the images are let go */
     bool had_mark; /* then: the source has a mark, which goes with the next change of it */
     int error; /* the first of writing: nothing can be recorded any more */

@@ -11,7 +11,8 @@
  *  4. What a node does of itself (opening, background work, closing) counts as a user of it, but a
  *     closed gate stops only the opening: requests in flight may wait for the background.
  *  5. Users that were forsaken are not waited for. Who pauses may find requests of theirs below
- * what it covers, and edits what is above: ash_plan_run() sees to that. */
+ * what it covers, and edits what is above: ash_plan_run() sees to that.
+ *  6. A pause that is given up while it is waited for leaves all gates as they were. */
 #include "block/graph/pause.h"
 #include <errno.h>
 #include "block/graph/block.h"
@@ -108,11 +109,11 @@ int ash_pause_drain(struct ash_pause *pause, uint64_t deadline_ns)
     struct ash_quiet_wait wait;
     bool in_time = true;
     ash_quiet_wait_begin(&wait, pause->loop, deadline_ns);
-    while (busy(pause) && in_time) {
+    while (busy(pause) && in_time && !pause->given_up) {
         in_time = ash_quiet_wait_next(&wait);
     }
     ash_quiet_wait_end(&wait);
-    return busy(pause) ? -ETIMEDOUT : 0;
+    return !busy(pause) ? 0 : pause->given_up ? -ECANCELED : -ETIMEDOUT;
 }
 
 ASH_CO_FN static int wait_for_others(struct ash_pause *pause, uint64_t deadline_ns)
@@ -120,11 +121,11 @@ ASH_CO_FN static int wait_for_others(struct ash_pause *pause, uint64_t deadline_
     struct ash_quiet_wait wait;
     bool in_time = true;
     ash_quiet_wait_begin(&wait, pause->loop, deadline_ns);
-    while (taken(pause) && in_time) {
+    while (taken(pause) && in_time && !pause->given_up) {
         in_time = ash_quiet_wait_next(&wait);
     }
     ash_quiet_wait_end(&wait);
-    return taken(pause) ? -ETIMEDOUT : 0;
+    return !taken(pause) ? 0 : pause->given_up ? -ECANCELED : -ETIMEDOUT;
 }
 
 int ash_pause_begin(struct ash_pause *pause, struct ash_loop *loop, struct ash_node *const *nodes,
@@ -132,6 +133,7 @@ int ash_pause_begin(struct ash_pause *pause, struct ash_loop *loop, struct ash_n
 {
     ash_loop_assert_owner(loop);
     pause->loop = loop;
+    pause->given_up = false;
     pause->nodes = g_ptr_array_new();
     pause->users = g_ptr_array_new();
     ash_list_init(&pause->link);
@@ -148,6 +150,12 @@ int ash_pause_begin(struct ash_pause *pause, struct ash_loop *loop, struct ash_n
         ash_pause_end(pause);
     }
     return ret;
+}
+
+void ash_pause_give_up(struct ash_pause *pause)
+{
+    pause->given_up = true;
+    ash_co_queue_wake_all(&ash_block_of(pause->loop)->pausers);
 }
 
 void ash_pause_end(struct ash_pause *pause)

@@ -19,6 +19,7 @@ struct ash_pause {
     struct ash_list link; /* in the loop's list of pauses */
     GPtrArray *nodes;     /* what is covered */
     GPtrArray *users;     /* whose gates this pause holds closed */
+    bool given_up;        /* nobody wants it any more: it is not waited for */
 };
 
 /* Pauses what stands above the nodes, after other pauses that cover any of it have ended, at most
@@ -26,6 +27,9 @@ struct ash_pause {
  * before. The nodes live as long as the pause. */
 ASH_CO_FN int ash_pause_begin(struct ash_pause *pause, struct ash_loop *loop,
                               struct ash_node *const *nodes, size_t count, uint64_t deadline_ns);
+
+/* Has ash_pause_begin() end, which is waiting: -ECANCELED, and all gates are as before. */
+void ash_pause_give_up(struct ash_pause *pause);
 
 /* Waits once more until nothing is in flight. -ETIMEDOUT; the pause stays. */
 ASH_CO_FN int ash_pause_drain(struct ash_pause *pause, uint64_t deadline_ns);

@@ -260,6 +260,41 @@ CORE_TEST(pauses_that_cover_one_user_follow_one_another)
     assert_int_equal(ash_node_unref(mem), 0);
 }
 
+static void give_up_soon(struct core *core, void *opaque)
+{
+    (void)core;
+    ash_co_assert_inside();
+    ash_co_sleep(MS);
+    ash_pause_give_up(opaque);
+}
+
+/* Behind another pause, and behind a request that never ends. */
+CORE_TEST(a_pause_that_is_given_up_opens_all_gates)
+{
+    (void)opaque;
+    struct ash_node *mem = open_mem(core);
+    struct ash_pause first;
+    struct ash_pause second;
+    struct ash_disk *disk = open_disk(core, above_m(), 0);
+    struct ash_node *above = ash_disk_node(disk);
+    assert_int_equal(ash_pause_begin(&first, core->loop, &mem, 1, UINT64_MAX), 0);
+    core_spawn(core, give_up_soon, &second);
+    assert_int_equal(ash_pause_begin(&second, core->loop, &above, 1, UINT64_MAX), -ECANCELED);
+    assert_int_equal(disk->user.pauses, 1);
+    ash_pause_end(&first);
+    ash_user_begin(&disk->user); /* a request that never ends */
+    core_spawn(core, give_up_soon, &second);
+    assert_int_equal(ash_pause_begin(&second, core->loop, &mem, 1, UINT64_MAX), -ECANCELED);
+    assert_int_equal(disk->user.pauses, 0);
+    assert_int_equal(mem->own.pauses, 0);
+    ash_user_leave(&disk->user);
+    assert_int_equal(ash_pause_begin(&second, core->loop, &mem, 1, UINT64_MAX), 0);
+    ash_pause_end(&second);
+    core_join(core);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    assert_int_equal(ash_node_unref(mem), 0);
+}
+
 static void enter_once(struct core *core, void *opaque)
 {
     struct ash_user *user = opaque;
@@ -480,6 +515,7 @@ int main(void)
         cmocka_unit_test(an_edge_made_under_a_pause_brings_its_user_into_it),
         cmocka_unit_test(a_pause_of_a_node_that_expires_opens_all_gates),
         cmocka_unit_test(pauses_that_cover_one_user_follow_one_another),
+        cmocka_unit_test(a_pause_that_is_given_up_opens_all_gates),
         cmocka_unit_test(a_gate_opens_when_the_last_pause_ends),
         cmocka_unit_test(who_waits_at_a_gate_looks_again),
         cmocka_unit_test(a_pause_of_a_user_that_expires_opens_its_gate),

@@ -5,13 +5,7 @@
  * its first start. */
 #include "block/image/image.h"
 #include "job/state.h"
-#include "tests/unit/resume_rig.h"
-#include "util/compiler.h"
-#include "util/prng.h"
-
-#define DISK_BYTES (4 * MiB)
-#define SECTORS (DISK_BYTES / 512)
-#define SECTOR 512
+#include "tests/unit/resume_machine.h"
 
 /* Sanitized programs are slow. */
 #if defined(ASH_CO_ASAN)
@@ -19,85 +13,6 @@
 #else
 #define SEEDS 120
 #endif
-
-enum meddling { NOBODY, WITH_SOURCE, WITH_TARGET, AT_ONCE };
-
-struct machine {
-    struct rig rig;
-    struct ash_prng prng;
-    uint64_t seed;
-    const char *type;
-    enum meddling meddling;
-    bool version_2;        /* its images can have no mark */
-    bool vouched;          /* that nobody else writes to them */
-    struct ash_disk *disk; /* on which a guest writes beside */
-    bool writing;
-    bool moment_known;
-    bool over; /* the job came to its end before the power was cut */
-    int refused;
-    uint8_t moment[DISK_BYTES];
-    uint8_t now[DISK_BYTES];
-    uint8_t copy[DISK_BYTES];
-};
-
-ASH_CO_FN static int start(struct machine *m, struct ash_disk *disk, struct ash_job **job,
-                           struct ash_error *error)
-{
-    json_t *description =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i}", "type", m->type, "device",
-                  ash_disk_node(disk)->name, "target", "target", "format", "qcow2", "state-file",
-                  "state", "job-id", "job", "auto-dismiss", 0, "speed",
-                  strcmp(m->type, "mirror") == 0 ? 20000000 : 600000);
-    if (m->vouched) {
-        json_object_set_new(description, "state-unmarked", json_true());
-    }
-    int ret = ash_co_job_start(m->rig.loop, description, NULL, NULL, job, error);
-    json_decref(description);
-    return ret;
-}
-
-/* Writes in one quarter of the disk for a while, and then in another, so that a mirror gets to keep
- * the others; until it has done so often enough or the power is gone. */
-ASH_CO_FN static void guest(struct machine *m, struct ash_disk *disk, unsigned writes)
-{
-    uint8_t data[16 * SECTOR];
-    uint64_t home = 0;
-    for (unsigned i = 0; i < writes && !ash_sim_power_is_cut(m->rig.world); i++) {
-        uint64_t sectors = ash_prng_between(&m->prng, 1, 16);
-        if (ash_prng_chance(&m->prng, 50)) {
-            home = ash_prng_below(&m->prng, 4);
-        }
-        uint64_t at = home * (SECTORS / 4) + ash_prng_below(&m->prng, SECTORS / 4 - sectors);
-        memset(data, (int)ash_prng_below(&m->prng, 256), sectors * SECTOR);
-        uint8_t op = ash_prng_chance(&m->prng, 700)   ? ASH_WRITE
-                     : ash_prng_chance(&m->prng, 500) ? ASH_ZERO
-                                                      : ASH_DISCARD;
-        (void)!disk_io(disk, op, at * SECTOR, data, sectors * SECTOR);
-        if (ash_prng_chance(&m->prng, 100)) {
-            (void)!disk_io(disk, ASH_FLUSH, 0, NULL, 0);
-        }
-        ash_co_sleep(ash_prng_below(&m->prng, 60000000));
-    }
-}
-
-static int make_images(void *opaque)
-{
-    struct machine *m = opaque;
-    ash_co_assert_inside();
-    const char *source = m->version_2 ? "cluster_size=4k,compat=0.10" : "cluster_size=4k";
-    const char *target = m->version_2 ? "cluster_size=16k,compat=0.10" : "cluster_size=16k";
-    assert_int_equal(rig_create(&m->rig, "source", DISK_BYTES, source), 0);
-    assert_int_equal(rig_create(&m->rig, "target", DISK_BYTES, target), 0);
-    struct ash_disk *disk = open_disk(&m->rig, m->seed, "source");
-    for (uint64_t at = 0; at < DISK_BYTES; at += 64 * KiB) {
-        if (ash_prng_chance(&m->prng, 700)) {
-            memset(m->moment + at, 1 + (int)ash_prng_below(&m->prng, 255), 64 * KiB);
-            assert_int_equal(disk_io(disk, ASH_WRITE, at, m->moment + at, 64 * KiB), 0);
-        }
-    }
-    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
-    return 0;
-}
 
 static int first_life(void *opaque)
 {
@@ -314,20 +229,6 @@ static void a_write_while_the_job_is_resumed_is_not_missed(void **state)
     run_seeds("mirror", AT_ONCE, SEEDS / 3);
 }
 
-/* With its images made. */
-static struct machine *machine_new(const char *type, uint64_t seed, bool version_2)
-{
-    struct machine *m = g_new0(struct machine, 1);
-    struct ash_sim_config config = {.seed = seed};
-    m->type = type;
-    m->version_2 = version_2;
-    ash_prng_seed(&m->prng, seed);
-    rig_world(&m->rig, &config);
-    rig_boot(&m->rig);
-    assert_int_equal(ash_loop_run_sync(m->rig.loop, make_images, m), 0);
-    return m;
-}
-
 /* The same, on disks that take their time from then on. */
 static struct machine *slow_machine_new(const char *type, uint64_t seed)
 {
@@ -338,29 +239,7 @@ static struct machine *slow_machine_new(const char *type, uint64_t seed)
     return m;
 }
 
-static void machine_free(struct machine *m)
-{
-    rig_end(&m->rig);
-    g_free(m);
-}
-
 /* The image was marked anew by a later job, whose file is not the one that is given. */
-static int start_another(void *opaque)
-{
-    struct machine *m = opaque;
-    struct ash_error error = ASH_ERROR_INIT;
-    struct ash_job *job;
-    ash_co_assert_inside();
-    struct ash_disk *disk = open_disk(&m->rig, m->seed, "source");
-    m->refused = start(m, disk, &job, &error);
-    if (m->refused == 0) {
-        ash_co_sleep(100000000);
-        end_job(job);
-    }
-    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
-    return 0;
-}
-
 static void the_file_of_an_earlier_job_is_refused(void **state)
 {
     static uint8_t file[8192];
@@ -560,146 +439,6 @@ static void a_mirror_whose_replaces_was_refused_can_be_resumed(void **state)
     machine_free(m);
 }
 
-/* --- a file that never answers --- */
-
-#define END_NS_MAX UINT64_C(1000000000) /* from force-cancel to the end, both graces included */
-
-struct late_write {
-    struct machine *m;
-    uint64_t offset;
-    bool done;
-    int ret;
-};
-
-static void write_late(void *opaque)
-{
-    struct late_write *late = opaque;
-    static uint8_t data[SECTOR] = {1};
-    ash_co_assert_inside();
-    late->ret = disk_io(late->m->disk, ASH_WRITE, late->offset, data, SECTOR);
-    late->done = true;
-}
-
-static void hold_file(struct machine *m)
-{
-    ash_sim_hold(m->rig.world, "state", ASH_AIO_WRITE, 0, INT64_MAX);
-    ash_sim_hold(m->rig.world, "state", ASH_AIO_FLUSH, 0, INT64_MAX);
-}
-
-ASH_CO_FN static struct ash_job *start_job(struct machine *m)
-{
-    struct ash_error error = ASH_ERROR_INIT;
-    struct ash_job *job;
-    int ret = start(m, m->disk, &job, &error);
-    assert_string_equal(error.message, "");
-    assert_int_equal(ret, 0);
-    return job;
-}
-
-ASH_CO_FN static void end_in_time(struct machine *m, struct ash_job *job)
-{
-    uint64_t begin_ns = ash_loop_now(m->rig.loop);
-    assert_true(ash_sim_held(m->rig.world) > 0);
-    end_job(job);
-    assert_true(ash_loop_now(m->rig.loop) - begin_ns < END_NS_MAX);
-}
-
-/* What was held ends, and the disk is closed. */
-ASH_CO_FN static void release_file(struct machine *m)
-{
-    ash_sim_release_all(m->rig.world);
-    ash_co_sleep(100000000);
-    assert_int_equal(ash_co_disk_close(m->disk, NULL), 0);
-}
-
-/* job:    begins; runs, so that parts are clear .. file held .......... ended by force
- * guests:                                            write, some wait ................ go on */
-static int end_beside_guests(void *opaque)
-{
-    struct machine *m = opaque;
-    struct late_write late[4];
-    unsigned waiting = 0;
-    ash_co_assert_inside();
-    m->disk = open_disk(&m->rig, m->seed, "source");
-    struct ash_job *job = start_job(m);
-    guest(m, m->disk, strcmp(m->type, "mirror") == 0 ? 400 : 20);
-    hold_file(m);
-    for (unsigned i = 0; i < ASH_ARRAY_SIZE(late); i++) {
-        late[i] = (struct late_write){.m = m, .offset = i * MiB + MiB / 2};
-        assert_int_equal(ash_co_spawn(&m->rig.loop->sched, write_late, &late[i]), 0);
-    }
-    ash_co_sleep(1000000000);
-    for (unsigned i = 0; i < ASH_ARRAY_SIZE(late); i++) {
-        waiting += !late[i].done;
-        late[i].ret += late[i].done ? 1000 : 0;
-    }
-    assert_true(waiting > 0);
-    end_in_time(m, job);
-    for (unsigned i = 0; i < ASH_ARRAY_SIZE(late); i++) {
-        assert_true(late[i].done);
-        assert_int_equal(late[i].ret, late[i].ret >= 1000 ? 1000 : m->version_2 ? -EIO : 0);
-    }
-    release_file(m);
-    return 0;
-}
-
-/* It cannot be resumed then, as the source has changed. */
-static void guests_go_on_who_wait_for_a_file_that_never_answers(void **state)
-{
-    static const char *const types[] = {"mirror", "backup"};
-    (void)state;
-    for (size_t i = 0; i < ASH_ARRAY_SIZE(types); i++) {
-        struct machine *m = machine_new(types[i], 1, false);
-        assert_int_equal(ash_loop_run_sync(m->rig.loop, end_beside_guests, m), 0);
-        assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
-        assert_true(m->refused == -ESTALE || m->refused == -EUCLEAN);
-        machine_free(m);
-    }
-}
-
-/* Nothing would tell that the source has changed: the write must not be made. */
-static void a_write_fails_that_a_file_that_never_answers_alone_could_tell_of(void **state)
-{
-    (void)state;
-    struct machine *m = machine_new("mirror", 1, true);
-    m->vouched = true;
-    assert_int_equal(ash_loop_run_sync(m->rig.loop, end_beside_guests, m), 0);
-    machine_free(m);
-}
-
-/* A mirror cannot begin; a backup has copied all, and cannot note it. */
-static int end_alone(void *opaque)
-{
-    struct machine *m = opaque;
-    ash_co_assert_inside();
-    m->disk = open_disk(&m->rig, m->seed, "source");
-    struct ash_job *job = start_job(m);
-    hold_file(m);
-    ash_co_sleep(UINT64_C(20000000000));
-    assert_int_equal(ash_job_state(job), ASH_JOB_RUNNING);
-    end_in_time(m, job);
-    uint8_t data[SECTOR] = {2};
-    assert_int_equal(disk_io(m->disk, ASH_WRITE, MiB, data, SECTOR), 0);
-    release_file(m);
-    return 0;
-}
-
-static void a_mirror_ends_whose_file_never_answers_when_it_begins(void **state)
-{
-    (void)state;
-    struct machine *m = machine_new("mirror", 1, false);
-    assert_int_equal(ash_loop_run_sync(m->rig.loop, end_alone, m), 0);
-    machine_free(m);
-}
-
-static void a_backup_ends_whose_file_never_answers_when_all_is_copied(void **state)
-{
-    (void)state;
-    struct machine *m = machine_new("backup", 1, false);
-    assert_int_equal(ash_loop_run_sync(m->rig.loop, end_alone, m), 0);
-    machine_free(m);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -714,10 +453,6 @@ int main(void)
         cmocka_unit_test(a_mirror_is_completed_while_its_bits_are_cleared),
         cmocka_unit_test(where_nothing_could_be_noted_is_looked_again_soon),
         cmocka_unit_test(a_mirror_whose_replaces_was_refused_can_be_resumed),
-        cmocka_unit_test(guests_go_on_who_wait_for_a_file_that_never_answers),
-        cmocka_unit_test(a_write_fails_that_a_file_that_never_answers_alone_could_tell_of),
-        cmocka_unit_test(a_mirror_ends_whose_file_never_answers_when_it_begins),
-        cmocka_unit_test(a_backup_ends_whose_file_never_answers_when_all_is_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
