@@ -59,6 +59,9 @@ static int run(void *opaque)
 {
     struct call *call = opaque;
     ash_co_assert_inside();
+    if (call->error.code < 0) {
+        return call->error.code; /* its arguments were wrong */
+    }
     if (call->description != NULL) {
         return run_described(call);
     }
@@ -116,7 +119,7 @@ static struct call *call_start(struct ash_loop *loop, const char *description,
                                uint32_t count)
 {
     struct call *call = call_new(loop);
-    call->description = g_strdup(description);
+    call->description = g_strdup(description != NULL ? description : "");
     call->event = event;
     call->event_opaque = event_opaque;
     call->jobs = jobs != NULL ? jobs : &call->job;
@@ -137,7 +140,7 @@ static struct call *call_verb(struct ash_job *job, enum ash_job_verb verb, uint6
 static struct call *call_change(struct ash_job *job, const char *description)
 {
     struct call *call = call_verb(job, ASH_JOB_VERB_COUNT, 0);
-    call->description = g_strdup(description);
+    call->description = g_strdup(description != NULL ? description : "");
     call->changes = true;
     return call;
 }
@@ -154,13 +157,11 @@ static int post(struct call *call)
 static int sync_run(struct call *call, struct ash_error *error)
 {
     int ret = ash_loop_run_sync(call->loop, run, call);
-    if (ret < 0 && error != NULL) {
-        uint32_t size = error->size;
+    if (ret < 0) {
         if (call->error.code == 0) {
             ash_error_errno(&call->error, ret, "The call could not be made");
         }
-        *error = call->error;
-        error->size = size;
+        ash_error_copy(error, &call->error);
     }
     call_free(call);
     return ret;
@@ -183,15 +184,33 @@ ASH_PUBLIC int ash_job_start_sync(struct ash_loop *loop, const char *description
     return sync_run(call_start(loop, description, event, event_opaque, job, 0), error);
 }
 
+static struct call *call_start_all(struct ash_loop *loop, const char *descriptions,
+                                   ash_job_event_fn *event, void *event_opaque,
+                                   struct ash_job **jobs, uint32_t count)
+{
+    struct call *call = call_start(loop, descriptions, event, event_opaque, jobs, count);
+    if (count == 0) {
+        ash_error_set(&call->error, -EINVAL, "A transaction has at least one job");
+    }
+    return call;
+}
+
+ASH_PUBLIC int ash_job_start_all(struct ash_loop *loop, const char *descriptions,
+                                 ash_job_event_fn *event, void *event_opaque, struct ash_job **jobs,
+                                 uint32_t count, ash_done_fn *done, void *opaque)
+{
+    struct call *call = call_start_all(loop, descriptions, event, event_opaque, jobs, count);
+    call->done = done;
+    call->opaque = opaque;
+    return post(call);
+}
+
 ASH_PUBLIC int ash_job_start_all_sync(struct ash_loop *loop, const char *descriptions,
                                       ash_job_event_fn *event, void *event_opaque,
                                       struct ash_job **jobs, uint32_t count,
                                       struct ash_error *error)
 {
-    if (count == 0) {
-        return ash_error_set(error, -EINVAL, "A transaction has at least one job");
-    }
-    return sync_run(call_start(loop, descriptions, event, event_opaque, jobs, count), error);
+    return sync_run(call_start_all(loop, descriptions, event, event_opaque, jobs, count), error);
 }
 
 ASH_PUBLIC int ash_job_control(struct ash_job *job, enum ash_job_verb verb, uint64_t value,

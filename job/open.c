@@ -96,7 +96,7 @@ static void open_init(struct open_call *open, struct ash_loop *loop, const char 
         .event_opaque = event_opaque,
     };
     ash_call_init(&open->call, loop, run, finish);
-    ash_disk_options_copy(&open->options, options);
+    ash_disk_options_copy(&open->options, options, &open->call.error);
 }
 
 ASH_PUBLIC int ash_disk_open_with_job(struct ash_loop *loop, const char *description,

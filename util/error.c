@@ -122,3 +122,10 @@ int ash_error_prefix(struct ash_error *error, const char *format, ...)
     store(error, error->code, &text);
     return error->code;
 }
+
+void ash_error_copy(struct ash_error *to, const struct ash_error *from)
+{
+    if (to != NULL) {
+        ash_error_set(to, from->code, "%s", from->message);
+    }
+}

@@ -13,6 +13,10 @@ int ash_error_set(struct ash_error *error, int code, const char *format, ...) AS
 /* As ash_error_set(), with ": <text of the errno>" at the end. */
 int ash_error_errno(struct ash_error *error, int code, const char *format, ...) ASH_PRINTF(3, 4);
 
+/* Gives a caller the error that a call of the library's own has: as much of it as the caller's struct
+ * has room for. The other's code is set. */
+void ash_error_copy(struct ash_error *to, const struct ash_error *from);
+
 /* Puts text before a message that is already there. Returns the code. */
 int ash_error_prefix(struct ash_error *error, const char *format, ...) ASH_PRINTF(2, 3);
 

@@ -15,6 +15,7 @@
 #include "block/driver.h"
 #include "util/assert.h"
 #include "util/error.h"
+#include "util/sized.h"
 
 struct bitmap_call;
 typedef int act_fn(struct bitmap_call *call, struct ash_node *node);
@@ -370,9 +371,16 @@ static int tell_load_sync(struct bitmap_call *call)
 static struct bitmap_call *call_of_options(struct ash_disk *disk, act_fn *act,
                                            const struct ash_bitmap_options *options)
 {
-    struct bitmap_call *call = call_new(disk, act, options->node, options->name);
-    call->flags = options->flags;
-    call->granularity_bytes = options->granularity_bytes;
+    struct ash_bitmap_options known = ASH_BITMAP_OPTIONS_INIT;
+    struct ash_error error = ASH_ERROR_INIT;
+    if (ash_sized_read(&known, sizeof(known), options, offsetof(struct ash_bitmap_options, node),
+                       "bitmap options", &error) < 0) {
+        known = (struct ash_bitmap_options)ASH_BITMAP_OPTIONS_INIT;
+    }
+    struct bitmap_call *call = call_new(disk, act, known.node, known.name);
+    call->call.error = error;
+    call->flags = known.flags;
+    call->granularity_bytes = known.granularity_bytes;
     return call;
 }
 

@@ -17,11 +17,17 @@ void ash_call_init(struct ash_call *call, struct ash_loop *loop, int (*run)(stru
     ash_turn_hook_init(&call->hook, finish);
 }
 
+/* A call whose arguments were wrong has its error by now. */
+ASH_CO_FN static int run_unless_refused(struct ash_call *call)
+{
+    return call->error.code < 0 ? call->error.code : call->run(call);
+}
+
 static void call_coroutine(void *opaque)
 {
     struct ash_call *call = opaque;
     ash_co_assert_inside();
-    call->ret = call->run(call);
+    call->ret = run_unless_refused(call);
     ash_loop_at_turn_end(call->loop, &call->hook);
 }
 
@@ -44,19 +50,17 @@ static int run_sync(void *opaque)
 {
     struct ash_call *call = opaque;
     ash_co_assert_inside();
-    return call->run(call);
+    return run_unless_refused(call);
 }
 
 int ash_call_sync(struct ash_call *call, struct ash_error *error)
 {
     int ret = ash_loop_run_sync(call->loop, run_sync, call);
-    if (ret < 0 && error != NULL) {
-        uint32_t size = error->size;
+    if (ret < 0) {
         if (call->error.code == 0) {
             ash_error_errno(&call->error, ret, "The call could not be made");
         }
-        *error = call->error;
-        error->size = size;
+        ash_error_copy(error, &call->error);
     }
     return ret;
 }

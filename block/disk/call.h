@@ -3,7 +3,9 @@
  *
  * A call begins a struct of its caller. Posted, it runs in a coroutine on the loop; at the end of
  * the turn in which it ended, `finish` runs on the plain stack, once, where it may call the host.
- * The _sync twin of a public function runs the same `run` with the struct on its stack. */
+ * The _sync twin of a public function runs the same `run` with the struct on its stack. Arguments that
+ * are wrong in themselves are found when the call is made, and leave their error in it: then it is not run,
+ * and that is its result. */
 #ifndef ASH_BLOCK_DISK_CALL_H
 #define ASH_BLOCK_DISK_CALL_H
 

@@ -13,6 +13,7 @@
 #include "block/graph/open.h"
 #include "util/assert.h"
 #include "util/error.h"
+#include "util/sized.h"
 
 enum verb { VERB_OPEN, VERB_CLOSE, VERB_RESIZE, VERB_INSERT, VERB_REMOVE };
 
@@ -59,14 +60,18 @@ static int node_flags(const struct ash_disk_options *options, uint32_t *flags, b
     return 0;
 }
 
-void ash_disk_options_copy(struct ash_disk_options *copy, const struct ash_disk_options *options)
+void ash_disk_options_copy(struct ash_disk_options *copy, const struct ash_disk_options *options,
+                           struct ash_error *error)
 {
-    *copy = (struct ash_disk_options)ASH_DISK_OPTIONS_INIT;
-    if (options != NULL) {
-        copy->flags = options->flags;
-        copy->format = g_strdup(options->format);
-        copy->cache = g_strdup(options->cache);
+    struct ash_disk_options known = ASH_DISK_OPTIONS_INIT;
+    if (options != NULL &&
+        ash_sized_read(&known, sizeof(known), options, offsetof(struct ash_disk_options, format),
+                       "disk options", error) < 0) {
+        known = (struct ash_disk_options)ASH_DISK_OPTIONS_INIT;
     }
+    *copy = known;
+    copy->format = g_strdup(known.format);
+    copy->cache = g_strdup(known.cache);
 }
 
 void ash_disk_options_clear(struct ash_disk_options *copy)
@@ -131,6 +136,10 @@ static int run(struct ash_call *call)
         return ash_graft_remove_filter(control->call.loop, control->description,
                                        &control->call.error);
     default:
+        if ((control->flags & ~ASH_RESIZE_SHRINK) != 0) {
+            return ash_error_set(&control->call.error, -EINVAL, "Unknown resize flags 0x%x",
+                                 control->flags);
+        }
         return ash_co_disk_resize(control->disk, control->bytes, control->flags, ASH_PREALLOC_OFF,
                                   &control->call.error);
     }
@@ -166,7 +175,7 @@ static void control_open(struct control *control, struct ash_loop *loop, const c
 {
     control_init(control, loop, VERB_OPEN);
     control->description = g_strdup(description);
-    ash_disk_options_copy(&control->options, options);
+    ash_disk_options_copy(&control->options, options, &control->call.error);
 }
 
 static int post(struct control *control)

@@ -80,6 +80,12 @@ static int take_write_back(json_t *description, bool *write_through, struct ash_
     return 0;
 }
 
+/* A job, or whoever puts a filter in, has led the disk to another node. */
+static void led(struct ash_user *user)
+{
+    ash_disk_publish(ash_container_of(user, struct ash_disk, user));
+}
+
 int ash_co_disk_open(struct ash_loop *loop, const json_t *description, uint32_t flags,
                      struct ash_disk **result, struct ash_error *error)
 {
@@ -111,6 +117,7 @@ int ash_co_disk_open(struct ash_loop *loop, const json_t *description, uint32_t 
     }
     disk->published = ash_published_new();
     ash_disk_publish(disk);
+    disk->user.led = led;
     *result = disk;
     return 0;
 }

@@ -29,8 +29,10 @@ ASH_CO_FN int ash_co_disk_open_public(struct ash_loop *loop, const char *descrip
                                       struct ash_disk **disk, struct ash_error *error);
 ASH_CO_FN int ash_co_disk_close(struct ash_disk *disk, struct ash_error *error);
 
-/* A copy of what a host gave (NULL: the defaults) for a call that is made later; to be cleared. */
-void ash_disk_options_copy(struct ash_disk_options *copy, const struct ash_disk_options *options);
+/* A copy of what a host gave (NULL: the defaults) for a call that is made later; to be cleared. What
+ * cannot be understood leaves an error there. */
+void ash_disk_options_copy(struct ash_disk_options *copy, const struct ash_disk_options *options,
+                           struct ash_error *error);
 void ash_disk_options_clear(struct ash_disk_options *copy);
 
 /* One request, accounted and held up by pauses. */

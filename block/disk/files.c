@@ -176,7 +176,7 @@ static struct files_call *files_new(struct ash_loop *loop, const char *descripti
     struct files_call *files = g_new0(struct files_call, 1);
     ash_call_init(&files->call, loop, run, finish);
     files->description = g_strdup(description);
-    ash_disk_options_copy(&files->options, options);
+    ash_disk_options_copy(&files->options, options, &files->call.error);
     files->found = g_array_new(FALSE, FALSE, sizeof(struct found));
     files->layers = g_array_new(FALSE, FALSE, sizeof(struct layer));
     files->seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);

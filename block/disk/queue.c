@@ -105,7 +105,8 @@ static void complete(struct ash_queue *queue, struct slot *slot, int ret, uint64
 static int check(const struct slot *slot)
 {
     const struct ash_req *req = &slot->req;
-    if (req->op >= ASH_OP_COUNT || (req->flags & ~ASH_IO_PUBLIC_FLAGS) != 0) {
+    if (req->op >= ASH_OP_COUNT || (req->flags & ~ASH_IO_PUBLIC_FLAGS) != 0 ||
+        (req->reserved0 | req->reserved1 | req->reserved2) != 0) {
         return -EINVAL;
     }
     if (req->op == ASH_READ || req->op == ASH_WRITE) {
@@ -320,6 +321,9 @@ ASH_PUBLIC int ash_queue_eventfd(struct ash_queue *queue)
 {
     if (queue->eventfd < 0) {
         queue->eventfd = ash_eventfd_new();
+        if (queue->eventfd >= 0 && queue->notify && queue->ring_count > 0) {
+            ash_eventfd_raise(queue->eventfd); /* what completed before there was one */
+        }
     }
     return queue->eventfd;
 }

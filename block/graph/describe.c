@@ -77,6 +77,10 @@ json_t *ash_describe_protocol(const char *filename, struct ash_error *error)
 
 json_t *ash_describe(const char *filename, const char *format, struct ash_error *error)
 {
+    if (filename == NULL) {
+        ash_error_set(error, -EINVAL, "There is no description");
+        return NULL;
+    }
     if (strncmp(filename, "json:", 5) == 0) {
         if (format == NULL) {
             return ash_json_parse(filename + 5, error);

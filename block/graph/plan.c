@@ -535,6 +535,9 @@ static void commit_edge(struct edit *edit, GPtrArray *lost)
         ash_node_ref(edit->node);
         g_ptr_array_add(lost, edge->child);
         ash_edge_lead(edge, edit->node);
+        if (edge->user != NULL && edge->user->led != NULL) {
+            edge->user->led(edge->user);
+        }
         if (edge->parent != NULL) {
             ash_map_forget(edge->parent, 0, INT64_MAX);
         }

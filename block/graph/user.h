@@ -22,6 +22,8 @@ struct ash_user {
     uint32_t pauses;          /* gate closed while > 0 */
     bool forsaken;            /* what is in flight may never end, and no pause waits for it */
     struct ash_co_queue gate; /* who comes during a pause */
+    /* Its edge leads to another node now; inside a plan's commit. NULL: nobody wants to know. */
+    void (*led)(struct ash_user *user);
 };
 
 void ash_user_init(struct ash_user *user, struct ash_loop *loop);

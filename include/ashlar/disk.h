@@ -4,7 +4,9 @@
  * A disk belongs to the loop it was opened on. Control calls may come from any thread; each has a
  * completion, called exactly once on the owner thread's plain stack and never inside the call, and a
  * `_sync` twin that waits. A `_sync` call from the owner thread of a loop that runs on the caller's
- * thread runs the loop until it is done; from inside a callback it returns -EDEADLK. */
+ * thread runs the loop until it is done; from inside a callback it returns -EDEADLK. From any other thread it
+ * sleeps until the owner has run it, and the owner must go on running turns meanwhile; that the loop has
+ * an owner (ash_loop_bind()) is asserted. */
 #ifndef ASHLAR_DISK_H
 #define ASHLAR_DISK_H
 
@@ -26,7 +28,7 @@ struct ash_disk;
 #define ASH_DISK_NO_LOCK (1u << 3)     /* locking=off for files that do not say otherwise */
 
 struct ash_disk_options {
-    uint32_t size; /* sizeof(struct ash_disk_options) */
+    uint32_t size; /* sizeof(struct ash_disk_options), or -EINVAL; smaller from an older header */
     uint32_t flags; /* ASH_DISK_* */
     /* For a description that is a file name: the format's driver name, or NULL to probe. A raw
      * image that was found by probing cannot have another format's header written to sector 0. */
@@ -115,7 +117,8 @@ int ash_disk_close_sync(struct ash_disk *disk, struct ash_error *error);
 
 /* Sets the length; `bytes` up to INT64_MAX rounded down to 512. Growing reads as zeroes, whatever
  * the backing file holds there. Shrinking needs ASH_RESIZE_SHRINK, otherwise -EINVAL; what lay
- * beyond is lost. */
+ * beyond is lost. Errors: also -EINVAL (a flag that does not exist), -EFBIG, -EPERM (read-only),
+ * -ENOTSUP (the driver cannot). */
 #define ASH_RESIZE_SHRINK (1u << 0)
 int ash_disk_resize(struct ash_disk *disk, uint64_t bytes, uint32_t flags, ash_done_fn *done,
                     void *opaque);
@@ -157,8 +160,9 @@ int ash_disk_lend_sync(struct ash_disk *disk, struct ash_loop *loop, const char 
 int ash_loan_end(struct ash_loan *loan, ash_done_fn *done, void *opaque);
 int ash_loan_end_sync(struct ash_loan *loan, struct ash_error *error);
 
-/* Snapshots of what the owner thread last published; any thread, never waits. 0 or -EINVAL if
- * `size` is not that of a known version of the struct. */
+/* Snapshots of what the owner thread last published; any thread, never waits. The info follows the
+ * disk's resizes, and the jobs that lead it to another node. 0 or -EINVAL if `size` is not that of a known
+ * version of the struct. */
 int ash_disk_info(struct ash_disk *disk, struct ash_disk_info *info);
 int ash_disk_stats(struct ash_disk *disk, struct ash_disk_stats *stats);
 

@@ -112,7 +112,12 @@ int ash_disk_open_with_job_sync(struct ash_loop *loop, const char *description,
 /* Several jobs that begin at the same moment, while all guests of their disks are paused, and that
  * succeed or fail together: a JSON array of descriptions. All are made, or none, and then no disk has
  * changed. Actions that are over at once (snapshots, bitmaps) may be among them. `count` is the length
- * of the array, or -EINVAL; jobs: so many, each a reference of the caller's. */
+ * of the array, or -EINVAL; jobs: so many, each a reference of the caller's, there when `done` is called
+ * with 0, until which the array has to live. Errors: those of ash_job_start(), with `done`; the call itself
+ * fails with -ENOMEM or -ESHUTDOWN only. Any thread. */
+int ash_job_start_all(struct ash_loop *loop, const char *descriptions, ash_job_event_fn *event,
+                      void *event_opaque, struct ash_job **jobs, uint32_t count, ash_done_fn *done,
+                      void *opaque);
 int ash_job_start_all_sync(struct ash_loop *loop, const char *descriptions, ash_job_event_fn *event,
                            void *event_opaque, struct ash_job **jobs, uint32_t count,
                            struct ash_error *error);

@@ -42,7 +42,7 @@ enum ash_op {
 struct ash_queue;
 
 /* Elements of arrays have no size of their own: these two keep theirs, and grow by what is reserved, which
- * is 0. */
+ * is 0; -EINVAL otherwise, as of a flag that does not exist. */
 struct ash_req {
     uint8_t op;     /* enum ash_op */
     uint8_t reserved0;
@@ -86,7 +86,8 @@ int ash_queue_reap(struct ash_queue *queue, struct ash_cqe *cqe, uint32_t max);
 void ash_queue_on_complete(struct ash_queue *queue, ash_queue_fn *fn, void *opaque);
 
 /* An eventfd (created by the first call) whose counter is raised once per turn of the loop in which
- * requests completed, unless notifications are off. The reader resets it. -EMFILE. */
+ * requests completed, unless notifications are off, and when it is created if some wait to be reaped. The
+ * reader resets it. -EMFILE. */
 int ash_queue_eventfd(struct ash_queue *queue);
 
 /* Switches notifications of the eventfd on or off while the caller polls. On by default. When they

@@ -187,6 +187,9 @@ static void wrong_requests_complete_with_their_error(void **state)
         {{.op = ASH_READ, .offset = UINT64_MAX - 10, .bytes = 512, .iov = &vec, .iov_count = 1},
          -EIO},
         {{.op = ASH_READ, .offset = INT64_MAX, .bytes = 512, .iov = &vec, .iov_count = 1}, -EIO},
+        {{.op = ASH_FLUSH, .reserved0 = 1}, -EINVAL},
+        {{.op = ASH_FLUSH, .reserved1 = 1}, -EINVAL},
+        {{.op = ASH_FLUSH, .reserved2 = 1}, -EINVAL},
         {{.op = ASH_READ, .offset = 512, .bytes = 0, .iov = NULL, .iov_count = 0}, 0},
         {{.op = ASH_READ, .offset = 65536, .bytes = 0, .iov = NULL, .iov_count = 0}, 0},
     };
@@ -270,6 +273,20 @@ static void the_eventfd_tells_of_completions_and_misses_none(void **state)
     assert_int_equal(poll(&fd, 1, 0), 1);
     struct ash_cqe cqe[8];
     assert_int_equal(ash_queue_reap(queue, cqe, 8), 2);
+    ash_queue_free(queue);
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+}
+
+static void an_eventfd_that_comes_late_tells_of_what_waits(void **state)
+{
+    struct ash_disk *disk = open_disk(*state, "null-co://", ASH_DISK_WRITE, "null-co");
+    struct ash_queue *queue;
+    assert_int_equal(ash_queue_new(disk, 8, &queue, NULL), 0);
+    struct ash_req req = {.op = ASH_FLUSH};
+    assert_int_equal(ash_queue_submit(queue, &req, 1), 1);
+    assert_true(ash_loop_run_once(*state, 0, 0) >= 0);
+    struct pollfd fd = {.fd = ash_queue_eventfd(queue), .events = POLLIN};
+    assert_int_equal(poll(&fd, 1, 0), 1);
     ash_queue_free(queue);
     assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
 }
@@ -360,6 +377,113 @@ static void a_missing_file_is_named_in_the_error(void **state)
     assert_int_equal(error.code, -ENOENT);
 }
 
+/* The error of a binding that was built against a header whose messages were shorter. */
+static void no_error_is_longer_than_its_callers_struct(void **state)
+{
+    enum { OLDER = 64 };
+    union {
+        struct ash_error error;
+        char bytes[sizeof(struct ash_error)];
+    } older;
+    struct ash_disk *disk;
+    struct ash_job *job;
+    const char *long_name = "/nowhere/in/a/directory/of/a/name/that/goes/on/and/on/and/on/and/on";
+    memset(older.bytes, 'x', sizeof(older.bytes));
+    older.error.size = OLDER;
+    assert_int_equal(ash_disk_open_sync(*state, long_name, NULL, &disk, &older.error), -ENOENT);
+    assert_int_equal(older.error.code, -ENOENT);
+    assert_int_equal(older.error.size, OLDER);
+    assert_non_null(memchr(older.bytes, '\0', OLDER));
+    assert_int_equal(older.bytes[OLDER], 'x');
+    const char *no_type =
+        "{\"type\": \"a type of which nobody ever has heard, as it is too long\"}";
+    assert_int_equal(ash_job_start_sync(*state, no_type, NULL, NULL, &job, &older.error), -EINVAL);
+    assert_non_null(memchr(older.bytes, '\0', OLDER));
+    assert_int_equal(older.bytes[OLDER], 'x');
+}
+
+static void expect_open_refused(struct ash_loop *loop, const char *description,
+                                const struct ash_disk_options *options, const char *says)
+{
+    struct ash_disk *disk;
+    struct opened opened = {0};
+    struct ash_error error = ASH_ERROR_INIT;
+    assert_int_equal(ash_disk_open_sync(loop, description, options, &disk, &error), -EINVAL);
+    assert_non_null(strstr(error.message, says));
+    assert_int_equal(ash_disk_open(loop, description, options, on_opened, &opened), 0);
+    while (opened.calls == 0) {
+        ash_loop_run_once(loop, 0, 0);
+    }
+    assert_int_equal(opened.ret, -EINVAL);
+    assert_non_null(strstr(opened.message, says));
+}
+
+static void options_that_are_not_understood_are_refused(void **state)
+{
+    struct {
+        struct ash_disk_options known;
+        uint64_t field;
+    } newer = {.known = {.size = sizeof(newer)}, .field = 1};
+    struct ash_disk_options options = {.size = 0};
+    expect_open_refused(*state, "null-co://", &options, "disk options: size is 0");
+    expect_open_refused(*state, "null-co://", &newer.known, "a field is set that this version");
+    newer.field = 0;
+    struct ash_disk *disk;
+    assert_int_equal(ash_disk_open_sync(*state, "null-co://", &newer.known, &disk, NULL), 0);
+    struct ash_bitmap_options bitmap = {.size = 1, .name = "b"};
+    assert_int_equal(ash_disk_bitmap_create_sync(disk, &bitmap, NULL), -EINVAL);
+    assert_int_equal(ash_disk_resize_sync(disk, 4096, 2, NULL), -EINVAL);
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+    options.size = sizeof(options);
+    options.flags = 1u << 31;
+    expect_open_refused(*state, "null-co://", &options, "Unknown disk flags");
+    expect_open_refused(*state, NULL, NULL, "There is no description");
+}
+
+static void on_jobs_started(void *opaque, int ret, const struct ash_error *error)
+{
+    struct opened *opened = opaque;
+    opened->calls++;
+    opened->ret = ret;
+    opened->on_coroutine = ash_co_self() != NULL;
+    snprintf(opened->message, sizeof(opened->message), "%s", error->message);
+}
+
+static void start_all(struct ash_loop *loop, const char *descriptions, struct ash_job **jobs,
+                      uint32_t count, struct opened *opened)
+{
+    *opened = (struct opened){0};
+    assert_int_equal(
+        ash_job_start_all(loop, descriptions, NULL, NULL, jobs, count, on_jobs_started, opened), 0);
+    assert_int_equal(opened->calls, 0);
+    for (int i = 0; i < 10; i++) {
+        ash_loop_run_once(loop, 0, 0);
+    }
+    assert_int_equal(opened->calls, 1);
+    assert_false(opened->on_coroutine);
+}
+
+static void jobs_are_started_together_without_waiting(void **state)
+{
+    struct ash_disk *disk = open_disk(
+        *state, "json:{\"driver\": \"null-co\", \"node-name\": \"d\"}", ASH_DISK_WRITE, NULL);
+    struct ash_job *jobs[2] = {NULL};
+    struct opened opened;
+    start_all(*state,
+              "[{\"type\": \"bitmap-add\", \"device\": \"d\", \"bitmap\": \"a\"},"
+              " {\"type\": \"bitmap-add\", \"device\": \"d\", \"bitmap\": \"b\"}]",
+              jobs, 2, &opened);
+    assert_string_equal(opened.message, "");
+    assert_int_equal(opened.ret, 0);
+    ash_job_unref(jobs[0]);
+    ash_job_unref(jobs[1]);
+    start_all(*state, "[]", jobs, 0, &opened);
+    assert_int_equal(opened.ret, -EINVAL);
+    start_all(*state, NULL, jobs, 1, &opened);
+    assert_int_equal(opened.ret, -EINVAL);
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+}
+
 static void resizing_shows_in_the_information(void **state)
 {
     struct ash_disk *disk = open_disk(*state, raw_file(1 << 20), ASH_DISK_WRITE, "raw");
@@ -375,6 +499,36 @@ static void resizing_shows_in_the_information(void **state)
     info.size = 4;
     assert_int_equal(ash_disk_info(disk, &info), -EINVAL);
     assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+}
+
+static void a_snapshot_shows_in_the_information(void **state)
+{
+    char description[256];
+    char overlay[96];
+    snprintf(overlay, sizeof(overlay), "%s/overlay", directory);
+    snprintf(description, sizeof(description),
+             "json:{\"driver\": \"raw\", \"node-name\": \"d\", \"file\":"
+             " {\"driver\": \"file\", \"filename\": \"%s\"}}",
+             raw_file(1 << 20));
+    struct ash_disk *disk = open_disk(*state, description, ASH_DISK_WRITE, NULL);
+    struct ash_disk_info info = {.size = sizeof(info)};
+    assert_int_equal(ash_disk_info(disk, &info), 0);
+    assert_int_equal(info.cluster_bytes, 0);
+    snprintf(description, sizeof(description),
+             "{\"type\": \"snapshot\", \"device\": \"d\", \"snapshot-file\": \"%s\","
+             " \"format\": \"qcow2\"}",
+             overlay);
+    struct ash_job *job;
+    struct ash_error error = ASH_ERROR_INIT;
+    int ret = ash_job_start_sync(*state, description, NULL, NULL, &job, &error);
+    assert_string_equal(error.message, "");
+    assert_int_equal(ret, 0);
+    ash_job_unref(job);
+    assert_int_equal(ash_disk_info(disk, &info), 0);
+    assert_int_equal(info.cluster_bytes, 65536);
+    assert_int_equal(info.bytes, 1 << 20);
+    assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
+    unlink(overlay);
 }
 
 static void a_host_that_polls_learns_of_what_it_submitted_itself(void **state)
@@ -436,11 +590,16 @@ int main(void)
         TEST(wrong_requests_complete_with_their_error),
         TEST(each_request_completes_once_on_the_plain_stack),
         TEST(the_eventfd_tells_of_completions_and_misses_none),
+        TEST(an_eventfd_that_comes_late_tells_of_what_waits),
         TEST(a_host_that_polls_learns_of_what_it_submitted_itself),
         TEST(control_calls_complete_later_and_once),
         TEST(a_disk_is_resized_and_filtered_by_calls_with_a_callback),
         TEST(a_missing_file_is_named_in_the_error),
+        TEST(no_error_is_longer_than_its_callers_struct),
+        TEST(options_that_are_not_understood_are_refused),
+        TEST(jobs_are_started_together_without_waiting),
         TEST(resizing_shows_in_the_information),
+        TEST(a_snapshot_shows_in_the_information),
         TEST(a_guessed_raw_image_keeps_its_first_sector_plain),
     };
     return cmocka_run_group_tests(tests, set_up_group, tear_down_group);

@@ -557,9 +557,35 @@ static void loop_with_a_thread_that_is_busy_ends(void **state)
     assert_true(posts > 0);
 }
 
-static void run_sync_on_somebody_elses_loop(void)
+struct waiter {
+    int value;
+    atomic_bool done;
+};
+
+static void *wait_for_the_host(void *opaque)
 {
-    if (set_up(NULL) < 0) {
+    struct waiter *waiter = opaque;
+    wait_for_answers(&waiter->value);
+    atomic_store(&waiter->done, true);
+    ash_loop_post(loop, count_post, &waiter->value);
+    return NULL;
+}
+
+static void run_sync_from_another_thread_is_served_by_a_host_that_runs_turns(void **state)
+{
+    (void)state;
+    struct waiter waiter = {.value = 5};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_the_host, &waiter), 0);
+    while (!atomic_load(&waiter.done)) {
+        assert_true(ash_loop_run_once(loop, -1, 0) >= 0);
+    }
+    pthread_join(thread, NULL);
+}
+
+static void run_sync_on_a_loop_without_an_owner(void)
+{
+    if (ash_loop_new(NULL, &loop, NULL) < 0) {
         _exit(2);
     }
     pthread_t thread;
@@ -571,7 +597,7 @@ static void run_sync_on_somebody_elses_loop(void)
 static void run_sync_from_a_thread_that_nobody_serves_is_asserted_against(void **state)
 {
     (void)state;
-    assert_dies(run_sync_on_somebody_elses_loop, SIGABRT);
+    assert_dies(run_sync_on_a_loop_without_an_owner, SIGABRT);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -597,6 +623,7 @@ int main(void)
         cmocka_unit_test(loop_with_a_thread_starts_and_ends),
         cmocka_unit_test(posts_before_the_end_of_a_loop_with_a_thread_are_run),
         cmocka_unit_test(host_is_told_of_the_thread),
+        TEST(run_sync_from_another_thread_is_served_by_a_host_that_runs_turns),
         TEST_OWN_THREAD(run_sync_from_another_thread_waits_for_the_result),
         TEST_OWN_THREAD(many_threads_wait_side_by_side),
         cmocka_unit_test(loop_with_a_thread_that_is_busy_ends),

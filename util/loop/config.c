@@ -7,6 +7,7 @@
 #include <string.h>
 #include "util/error.h"
 #include "util/loop/private.h"
+#include "util/sized.h"
 
 enum {
     DEPTH_DEFAULT = 256,
@@ -16,35 +17,16 @@ enum {
 };
 
 #define METADATA_BYTES_DEFAULT (32 * MiB)
-#define STRUCT_BYTES_MAX                                                                           \
-    4096 /* far beyond any version: a larger size is an uninitialised field                        \
-          */
-
-/* Copies what both sides know; false if the caller set something that we do not know. */
-static bool copy_known(void *to, size_t to_bytes, const void *from, size_t from_bytes)
-{
-    memcpy(to, from, ASH_MIN(to_bytes, from_bytes));
-    for (size_t i = to_bytes; i < from_bytes; i++) {
-        if (((const unsigned char *)from)[i] != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static int read_hooks(const struct ash_hooks *from, struct ash_hooks *to, struct ash_error *error)
 {
     *to = (struct ash_hooks){0};
     if (from == NULL) {
         return 0;
     }
-    if (from->size < offsetof(struct ash_hooks, log) || from->size > STRUCT_BYTES_MAX) {
-        return ash_error_set(error, -EINVAL, "hooks: size is %u, expected sizeof(struct ash_hooks)",
-                             from->size);
-    }
-    if (!copy_known(to, sizeof(*to), from, from->size)) {
-        return ash_error_set(error, -EINVAL,
-                             "hooks: a hook is set that this version does not know");
+    int ret =
+        ash_sized_read(to, sizeof(*to), from, offsetof(struct ash_hooks, log), "hooks", error);
+    if (ret < 0) {
+        return ret;
     }
     if (to->reserved != 0) {
         return ash_error_set(error, -EINVAL, "hooks: reserved is %u, must be 0", to->reserved);
@@ -60,15 +42,10 @@ int ash_loop_settings_read(const struct ash_loop_config *config, struct ash_loop
 {
     struct ash_loop_config known = ASH_LOOP_CONFIG_INIT;
     if (config != NULL) {
-        if (config->size < offsetof(struct ash_loop_config, engine) ||
-            config->size > STRUCT_BYTES_MAX) {
-            return ash_error_set(error, -EINVAL,
-                                 "loop: size is %u, expected sizeof(struct ash_loop_config)",
-                                 config->size);
-        }
-        if (!copy_known(&known, sizeof(known), config, config->size)) {
-            return ash_error_set(error, -EINVAL,
-                                 "loop: a field is set that this version does not know");
+        int ret = ash_sized_read(&known, sizeof(known), config,
+                                 offsetof(struct ash_loop_config, engine), "loop", error);
+        if (ret < 0) {
+            return ret;
         }
     }
     if ((known.flags & ~ASH_LOOP_OWN_THREAD) != 0) {

@@ -40,6 +40,11 @@ bool ash_loop_is_owner(const struct ash_loop *loop)
     return owner == pthread_self();
 }
 
+bool ash_loop_has_owner(const struct ash_loop *loop)
+{
+    return atomic_load_explicit(&ash_loop_private(loop)->owner, memory_order_acquire) != 0;
+}
+
 void ash_loop_assert_owner(const struct ash_loop *loop)
 {
     ash_assert(ash_loop_is_owner(loop));

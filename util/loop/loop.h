@@ -56,6 +56,7 @@ int ash_loop_new_with_engine(struct ash_engine *engine, const struct ash_loop_co
                              struct ash_loop **loop, struct ash_error *error);
 
 bool ash_loop_is_owner(const struct ash_loop *loop);
+bool ash_loop_has_owner(const struct ash_loop *loop);
 void ash_loop_assert_owner(const struct ash_loop *loop);
 
 /* The loop of the running coroutine. */
@@ -81,8 +82,8 @@ void ash_loop_at_turn_end(struct ash_loop *loop, struct ash_turn_hook *hook);
 void ash_turn_hook_cancel(struct ash_turn_hook *hook);
 
 /* Has fn(opaque) run in a coroutine and waits for it. On the owner thread of a loop without a thread
- * of its own, outside of a turn: runs turns until it is done. From another thread, when the loop has
- * its own: posts and sleeps. Any other thread is asserted against. -EDEADLK from inside a turn.
+ * of its own, outside of a turn: runs turns until it is done. From another thread: posts, and sleeps
+ * until the owner has run it; that there is an owner is asserted. -EDEADLK from inside a turn.
  * Returns what fn returned, or, when fn was never run, -EAGAIN (too many coroutines), -ENOMEM or
  * -ESHUTDOWN.
  * Under the simulator it returns -EDEADLK too when nothing can happen any more; fn is then still

@@ -56,7 +56,7 @@ static void spawn_call(void *opaque)
     }
 }
 
-/* Another thread waits for the loop's own. */
+/* Another thread waits for the one that runs the loop. */
 static int wait_for_thread(struct sync_call *call)
 {
     int result = ash_loop_post(call->loop, spawn_call, call);
@@ -96,7 +96,7 @@ static int run_turns(struct sync_call *call)
 int ash_loop_run_sync(struct ash_loop *loop, int (*fn)(void *opaque), void *opaque)
 {
     bool owner = ash_loop_is_owner(loop);
-    ash_assert(owner || ash_loop_private(loop)->own_thread);
+    ash_assert(owner || ash_loop_has_owner(loop));
     if (ash_loop_in_turn(loop)) {
         return -EDEADLK;
     }
