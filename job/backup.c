@@ -159,14 +159,20 @@ ASH_CO_FN static void settle_now_and_then(struct backup *b)
     }
 }
 
+/* The images are marked, or their marks are held, before anything is done to them: a change that is
+ * made without the mark says that the job cannot go on. */
 ASH_CO_FN static int open_state(struct backup *b, struct ash_error *error)
 {
-    uint64_t cluster = b->before_write->copier->cluster_bytes;
-    if (b->fleecing != NULL) {
-        return ash_error_set(error, -ENOTSUP, "A backup with a fleecing image cannot be resumed");
+    int ret = ash_before_write_check_cluster(b->cluster_bytes_min, error);
+    if (ret == 0 && b->fleecing != NULL) {
+        ret = ash_error_set(error, -ENOTSUP, "A backup with a fleecing image cannot be resumed");
     }
-    return ash_job_file_open(&b->state, b->job.loop, ASH_RESUME_BACKUP, cluster, true, b->source,
-                             b->target, error);
+    if (ret == 0) {
+        uint64_t cluster = ash_copier_cluster(b->source, b->target, b->cluster_bytes_min);
+        ret = ash_job_file_open(&b->state, b->job.loop, ASH_RESUME_BACKUP, cluster, true, b->source,
+                                b->target, error);
+    }
+    return ret;
 }
 
 /* The users are paused, and what the snapshot keeps is known. From here on the job can be resumed.
@@ -490,27 +496,6 @@ ASH_CO_FN static int open_snapshot(struct backup *b, struct ash_error *error)
     return ret;
 }
 
-/* A target is made as long as the source, before anybody else has an edge to it. */
-ASH_CO_FN static int fit(struct backup *b, struct ash_node *target, struct ash_error *error)
-{
-    struct ash_user user;
-    struct ash_edge *edge;
-    if (target->size_bytes >= b->source->size_bytes) {
-        return 0;
-    }
-    ash_user_init(&user, b->job.loop);
-    int ret = ash_graft_attach(target, ASH_RIGHT_READ | ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE,
-                               ASH_RIGHT_READ | ASH_RIGHT_REWRITE, &user, &edge, error);
-    if (ret == 0) {
-        ash_user_enter(&user);
-        ret = ash_job_fit_target(edge, b->source->size_bytes, error);
-        ash_user_leave(&user);
-        ash_graft_detach(edge);
-    }
-    ash_user_destroy(&user);
-    return ret;
-}
-
 /* sync=none copies for guests alone, and to one image. */
 static int check_none(const struct backup *b, struct ash_error *error)
 {
@@ -550,13 +535,18 @@ ASH_CO_FN static int open_images(struct backup *b, struct ash_error *error)
     }
     if (ret == 0) {
         b->hides_from = ash_job_hides_from(b->target);
-        ret = check_none(b, error);
     }
+    return ret;
+}
+
+ASH_CO_FN static int fit_images(struct backup *b, struct ash_error *error)
+{
+    int ret = ash_job_file_is_resumed(&b->state) ? 0 : check_none(b, error);
     if (ret == 0) {
-        ret = fit(b, b->target, error);
+        ret = ash_job_fit_node(b->job.loop, b->target, b->source->size_bytes, error);
     }
     if (ret == 0 && b->fleecing != NULL) {
-        ret = fit(b, b->fleecing, error);
+        ret = ash_job_fit_node(b->job.loop, b->fleecing, b->source->size_bytes, error);
     }
     return ret;
 }
@@ -572,16 +562,17 @@ ASH_CO_FN static int backup_start(struct ash_job *job, struct ash_error *error)
     job->moment = b->source;
     ret = b->state.name == NULL ? check_bitmap(b, error) : 0;
     ret = ret < 0 ? ret : open_images(b, error);
-    ret = ret < 0 ? ret : open_filter(b, error);
-    if (ret == 0) {
-        make_sweep(b);
-        ret = b->fleecing != NULL ? open_snapshot(b, error) : 0;
-    }
     if (ret == 0 && b->state.name != NULL) {
         ret = open_state(b, error);
         if (ret == 0 && !ash_job_file_is_resumed(&b->state)) {
             ret = check_bitmap(b, error);
         }
+    }
+    ret = ret < 0 ? ret : fit_images(b, error);
+    ret = ret < 0 ? ret : open_filter(b, error);
+    if (ret == 0) {
+        make_sweep(b);
+        ret = b->fleecing != NULL ? open_snapshot(b, error) : 0;
     }
     if (ret == 0 && b->sync == SYNC_TOP && !ash_job_file_is_resumed(&b->state)) {
         ret = look_at_top(b, error);

@@ -42,6 +42,27 @@ int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct ash_error
     return target->child->size_bytes >= bytes ? 0 : ret; /* another copy may have come first */
 }
 
+int ash_job_fit_node(struct ash_loop *loop, struct ash_node *node, uint64_t bytes,
+                     struct ash_error *error)
+{
+    struct ash_user user;
+    struct ash_edge *edge;
+    if (node->size_bytes >= bytes) {
+        return 0;
+    }
+    ash_user_init(&user, loop);
+    int ret = ash_graft_attach(node, ASH_RIGHT_READ | ASH_RIGHT_WRITE | ASH_RIGHT_RESIZE,
+                               ASH_RIGHT_READ | ASH_RIGHT_REWRITE, &user, &edge, error);
+    if (ret == 0) {
+        ash_user_enter(&user);
+        ret = ash_job_fit_target(edge, bytes, error);
+        ash_user_leave(&user);
+        ash_graft_detach(edge);
+    }
+    ash_user_destroy(&user);
+    return ret;
+}
+
 uint64_t ash_job_hides_from(const struct ash_node *target)
 {
     const struct ash_node *mapped = ash_graft_mapped((struct ash_node *)target);

@@ -14,6 +14,9 @@ ASH_CO_FN int ash_job_open_target(struct ash_loop *loop, const char *name, const
 
 /* Makes the target as long as the source if it can be; through an edge that may resize. */
 ASH_CO_FN int ash_job_fit_target(struct ash_edge *target, uint64_t bytes, struct ash_error *error);
+/* The same, before anybody has an edge to the node. */
+ASH_CO_FN int ash_job_fit_node(struct ash_loop *loop, struct ash_node *node, uint64_t bytes,
+                               struct ash_error *error);
 /* And no longer: who is led to it sees a disk of the length that it had. `must`: what cannot be
  * made shorter, as a device, is an error; otherwise it stays as it is. */
 ASH_CO_FN int ash_job_cut_target(struct ash_edge *target, uint64_t bytes, bool must,

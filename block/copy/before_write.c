@@ -51,6 +51,16 @@ static int make_sets(struct ash_before_write *self, uint64_t bytes)
     return 0;
 }
 
+int ash_before_write_check_cluster(uint64_t cluster_bytes_min, struct ash_error *error)
+{
+    if (cluster_bytes_min != 0 &&
+        (!ash_is_power_of_2(cluster_bytes_min) || cluster_bytes_min > GiB)) {
+        return ash_error_set(error, -EINVAL,
+                             "Parameter 'min-cluster-size' is a power of two up to 1 GiB");
+    }
+    return 0;
+}
+
 int ash_before_write_new(struct ash_loop *loop, const struct ash_before_write_config *config,
                          struct ash_before_write **result, struct ash_error *error)
 {

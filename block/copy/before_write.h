@@ -56,6 +56,9 @@ struct ash_before_write {
     struct ash_resume_file *resume; /* NULL: none. A reference; its parts are clusters */
 };
 
+/* Whether copies can be at least so large: a power of two up to 1 GiB, or 0; else -EINVAL. */
+int ash_before_write_check_cluster(uint64_t cluster_bytes_min, struct ash_error *error);
+
 /* With all of the source kept and uncopied. The users of the source are paused, or there are none.
  * -ENOSPC: the target is shorter than the source; -ENOMEM, and what rights give. */
 ASH_CO_FN int ash_before_write_new(struct ash_loop *loop,

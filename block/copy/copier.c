@@ -28,14 +28,19 @@ ASH_CO_FN static void copier_free(struct ash_copier *copier)
     g_free(copier);
 }
 
+uint64_t ash_copier_cluster(const struct ash_node *source, const struct ash_node *target,
+                            uint64_t cluster_bytes_min)
+{
+    uint64_t cluster = cluster_bytes_min != 0 ? cluster_bytes_min : CLUSTER_BYTES_MIN;
+    return ASH_MAX(cluster, ASH_MAX(source->limits.cluster, target->limits.cluster));
+}
+
 int ash_copier_new(struct ash_loop *loop, const struct ash_copier_config *config,
                    struct ash_copier **result, struct ash_error *error)
 {
     struct ash_copier *copier = g_new0(struct ash_copier, 1);
-    uint64_t cluster = config->cluster_bytes_min;
-    cluster = cluster != 0 ? cluster : CLUSTER_BYTES_MIN;
-    cluster =
-        ASH_MAX(cluster, ASH_MAX(config->source->limits.cluster, config->target->limits.cluster));
+    uint64_t cluster =
+        ash_copier_cluster(config->source, config->target, config->cluster_bytes_min);
     copier->loop = loop;
     copier->refs = 1;
     copier->flags = config->flags;

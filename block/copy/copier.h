@@ -61,6 +61,10 @@ struct ash_copier {
     struct ash_co_queue read;     /* who waits for `reading` to be 0 */
 };
 
+/* What a copier from the one to the other copies at once: cluster_bytes. */
+uint64_t ash_copier_cluster(const struct ash_node *source, const struct ash_node *target,
+                            uint64_t cluster_bytes_min);
+
 /* Takes edges to both nodes; the target's allows others to read. */
 ASH_CO_FN int ash_copier_new(struct ash_loop *loop, const struct ash_copier_config *config,
                              struct ash_copier **copier, struct ash_error *error);

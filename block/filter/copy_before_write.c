@@ -95,10 +95,9 @@ ASH_CO_FN static int cbw_open(struct ash_node *node, struct ash_error *error)
     if (target == NULL) {
         return ash_error_set(error, -ENODEV, "Cannot find node '%s'", state->target);
     }
-    if (state->cluster_bytes_min != 0 &&
-        (!ash_is_power_of_2(state->cluster_bytes_min) || state->cluster_bytes_min > GiB)) {
-        return ash_error_set(error, -EINVAL,
-                             "Parameter 'min-cluster-size' is a power of two up to 1 GiB");
+    int ret = ash_before_write_check_cluster(state->cluster_bytes_min, error);
+    if (ret < 0) {
+        return ret;
     }
     struct ash_before_write_config config = {
         .source = node->file->child,
@@ -107,7 +106,7 @@ ASH_CO_FN static int cbw_open(struct ash_node *node, struct ash_error *error)
         .timeout_ns = state->timeout_s * 1000000000,
         .break_guest_write = state->on_cbw_error == BREAK_GUEST_WRITE,
     };
-    int ret = ash_before_write_new(node->loop, &config, &state->before_write, error);
+    ret = ash_before_write_new(node->loop, &config, &state->before_write, error);
     if (ret == 0 && state->bitmap_name != NULL) {
         ret = keep_marked(state, node->file->child, error);
         if (ret < 0) {

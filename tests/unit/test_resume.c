@@ -239,6 +239,41 @@ static struct machine *slow_machine_new(const char *type, uint64_t seed)
     return m;
 }
 
+/* The target is as long as the disk was at the moment, and is made longer when the job goes on. */
+static int grow_meanwhile(void *opaque)
+{
+    struct machine *m = opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    ash_co_assert_inside();
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "source");
+    assert_int_equal(disk_io(disk, ASH_READ, 0, m->moment, DISK_BYTES), 0);
+    assert_int_equal(start(m, disk, &job, &error), 0);
+    guest(m, disk, 20);
+    assert_int_equal(ash_co_disk_resize(disk, DISK_BYTES + MiB, 0, ASH_PREALLOC_OFF, NULL), 0);
+    guest(m, disk, 20);
+    ash_sim_power_cut_at(m->rig.world, 0, ASH_SIM_CUT_RANDOM);
+    end_job(job);
+    (void)!ash_co_disk_close(disk, NULL);
+    return 0;
+}
+
+static void a_disk_that_grew_before_the_cut_is_backed_up_to_the_end(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 8; seed++) {
+        struct machine *m = machine_new("backup", seed, false);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, grow_meanwhile, m), 0);
+        rig_halt(&m->rig);
+        ash_sim_power_restore(m->rig.world);
+        rig_boot(&m->rig);
+        assert_int_equal(phase_of(m), BEGUN);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, second_life, m), 0);
+        assert_int_equal(m->refused, 0);
+        machine_free(m);
+    }
+}
+
 /* The image was marked anew by a later job, whose file is not the one that is given. */
 static void the_file_of_an_earlier_job_is_refused(void **state)
 {
@@ -447,6 +482,7 @@ int main(void)
         cmocka_unit_test(a_source_that_was_changed_meanwhile_is_refused),
         cmocka_unit_test(a_target_that_was_changed_meanwhile_is_refused),
         cmocka_unit_test(a_write_while_the_job_is_resumed_is_not_missed),
+        cmocka_unit_test(a_disk_that_grew_before_the_cut_is_backed_up_to_the_end),
         cmocka_unit_test(the_file_of_an_earlier_job_is_refused),
         cmocka_unit_test(a_job_on_images_of_version_2_needs_somebody_to_vouch),
         cmocka_unit_test(a_guest_writes_while_an_image_is_marked_again),
