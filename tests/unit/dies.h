@@ -32,14 +32,16 @@ static inline void assert_dies(void (*fn)(void), int signal_number)
     assert_int_equal(WTERMSIG(status), signal_number);
 }
 
-#define DIES_BY_THE_ASSERTION 42
+/* A child that ends by itself has its memory looked through by valgrind, and what its threads still
+ * have counts as leaked: another status then. One that a signal ends has not. */
+#define DIES_BY_THE_ASSERTION SIGUSR1
 
 static inline void exit_if_expected(void *condition, const char *message)
 {
     const char *text = strstr(message, "assertion failed: ");
 
     if (text != NULL && strcmp(text + strlen("assertion failed: "), condition) == 0) {
-        _exit(DIES_BY_THE_ASSERTION);
+        raise(DIES_BY_THE_ASSERTION);
     }
 }
 
@@ -59,6 +61,7 @@ static inline void assert_asserts(void (*fn)(void), const char *condition)
         char text[128];
         setrlimit(RLIMIT_CORE, &no_core);
         signal(SIGABRT, SIG_DFL);
+        signal(DIES_BY_THE_ASSERTION, SIG_DFL);
         snprintf(text, sizeof(text), "%s", condition);
         hooks.opaque = text;
         hooks.fatal = exit_if_expected;
@@ -68,8 +71,8 @@ static inline void assert_asserts(void (*fn)(void), const char *condition)
         _exit(0);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), DIES_BY_THE_ASSERTION);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), DIES_BY_THE_ASSERTION);
 }
 
 #endif
