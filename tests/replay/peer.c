@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include "tests/replay/shelf.h"
 
@@ -102,25 +101,13 @@ static uint8_t *tables_of(const struct shelf_image *image, gsize *size)
     return into;
 }
 
-static int run_check(const char *directory, const char *options, uint32_t top)
+static int run_check(struct shelf *shelf, const struct shelf_image *image, bool repair)
 {
-    char command[300];
-    snprintf(command, sizeof(command), "cd %s && exec qemu-img check -f qcow2 %s f%u >out 2>&1",
-             directory, options, top);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void first_lines(const char *directory, char *into, size_t size)
-{
-    char path[300];
-    snprintf(path, sizeof(path), "%s/out", directory);
-    FILE *file = fopen(path, "rb");
-    size_t got = file ? fread(into, 1, size - 1, file) : 0;
-    into[got] = '\0';
-    if (file) {
-        fclose(file);
-    }
+    char top[8];
+    snprintf(top, sizeof(top), "f%u", image->file_count - 1);
+    const char *check[] = {"check", "-f", "qcow2", top, NULL};
+    const char *repairs[] = {"check", "-f", "qcow2", "-r", "all", top, NULL};
+    return starter_run(&shelf->starter, shelf->directory, repair ? repairs : check);
 }
 
 /* A dirty image has to be one that can be repaired; else leaks, which we have found too, are the
@@ -144,14 +131,14 @@ static const char *check_one(struct shelf *shelf, const struct shelf_image *imag
         return "its files cannot be written";
     }
     shelf->checks++;
-    int status = image->dirty ? run_check(shelf->directory, "-r all", image->file_count - 1) : 0;
+    int status = image->dirty ? run_check(shelf, image, true) : 0;
     if (status == 0) {
-        status = run_check(shelf->directory, "", image->file_count - 1);
+        status = run_check(shelf, image, false);
     }
     if (status == 0 || (status == 3 && image->leaks && !image->dirty)) {
         return NULL;
     }
-    first_lines(shelf->directory, output, sizeof(output));
+    starter_output(&shelf->starter, output, sizeof(output));
     snprintf(sentence, sizeof(sentence), "qemu-img check ends with %d%s: %s", status,
              image->leaks ? "" : " (and we have found no leaks)", output);
     return sentence;
@@ -240,8 +227,11 @@ static const char *read_batch(struct shelf *shelf, uint32_t first, uint32_t coun
 /* What is fresh and has a length. */
 const char *shelf_show(struct shelf *shelf, struct shelf_image **which)
 {
-    const char *wrong = make_directory(shelf) ? NULL : "no directory for QEMU";
     uint32_t bad = 0;
+    if (!starter_begin(&shelf->starter)) {
+        return NULL;
+    }
+    const char *wrong = make_directory(shelf) ? NULL : "no directory for QEMU";
     for (uint32_t i = 0; i < shelf->fresh->len && !wrong; i++) {
         bad = i;
         wrong = check_one(shelf, shelf->fresh->pdata[i]);
@@ -251,11 +241,10 @@ const char *shelf_show(struct shelf *shelf, struct shelf_image **which)
     }
     *which = wrong && bad < shelf->fresh->len ? shelf->fresh->pdata[bad] : NULL;
     g_ptr_array_set_size(shelf->fresh, 0);
-    for (const char *const *name = (const char *const[]){"out", "commands", NULL}; *name; name++) {
-        char path[300];
-        snprintf(path, sizeof(path), "%s/%s", shelf->directory, *name);
-        unlink(path);
-    }
+    char path[300];
+    snprintf(path, sizeof(path), "%s/commands", shelf->directory);
+    unlink(path);
     drop_image(shelf->directory);
+    starter_end(&shelf->starter);
     return wrong;
 }

@@ -10,6 +10,7 @@
 #define ASH_TESTS_REPLAY_SHELF_H
 
 #include "tests/replay/log.h"
+#include "tests/replay/starter.h"
 
 struct shelf_image {
     uint64_t key;
@@ -33,9 +34,9 @@ struct shelf {
     uint32_t checks;
     uint32_t read;
     char directory[40];
+    struct starter starter; /* while they are shown */
 };
 
-/* `peer`: whether there is a QEMU. */
 void shelf_init(struct shelf *shelf);
 void shelf_free(struct shelf *shelf);
 struct shelf_image *shelf_put(struct shelf *shelf, const struct log_bytes *files, uint32_t count,
@@ -43,7 +44,7 @@ struct shelf_image *shelf_put(struct shelf *shelf, const struct log_bytes *files
 
 /* Opens it, checks it and reads it, unless that was done. A sentence if it does not hold. */
 const char *shelf_look(struct shelf_image *image);
-/* Shows all that are fresh to QEMU. A sentence, and which image, if they do not agree. */
+/* Shows all that are fresh to QEMU, if there is one. A sentence, and which image, if they do not agree. */
 const char *shelf_show(struct shelf *shelf, struct shelf_image **which);
 
 uint64_t shelf_hash(const void *bytes, size_t count, uint64_t seed);
