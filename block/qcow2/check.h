@@ -10,6 +10,7 @@
 struct qcow2_refs {
     GHashTable *chunks; /* cluster / QCOW2_REFS_CHUNK -> uint16_t[] */
     GArray *order;      /* of uint64_t: the keys, sorted */
+    guint chunks_max;   /* QCOW2_REFS_CHUNKS_MAX; tests have less */
     uint64_t last_key; /* that was asked for last; UINT64_MAX: none */
     uint16_t *last;    /* its chunk, or NULL if there is none */
     /* What was found last: none in [gap_begin, gap_end) has a count, and gap_end has one. */

@@ -2,7 +2,7 @@
 /* References to clusters, counted: a hash of chunks of counters.
  *
  * Invariants:
- *  1. Memory is bounded by QCOW2_REFS_CHUNKS_MAX chunks, whatever the tables point at.
+ *  1. Memory is bounded by chunks_max chunks, whatever the tables point at.
  *  2. A counter that is full stays full; such an image is refused before (-EFBIG). */
 #include <errno.h>
 #include <glib.h>
@@ -14,6 +14,7 @@ void ash_qcow2_refs_init(struct qcow2_refs *refs)
 {
     refs->chunks = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, g_free);
     refs->order = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    refs->chunks_max = QCOW2_REFS_CHUNKS_MAX;
     refs->last = NULL;
     refs->last_key = UINT64_MAX;
     refs->gap_begin = UINT64_MAX;
@@ -56,7 +57,7 @@ int ash_qcow2_refs_add(struct qcow2_refs *refs, uint64_t cluster)
     uint64_t key = cluster / QCOW2_REFS_CHUNK;
     uint16_t *chunk = find(refs, key);
     if (chunk == NULL) {
-        if (refs->order->len >= QCOW2_REFS_CHUNKS_MAX) {
+        if (refs->order->len >= refs->chunks_max) {
             return -EFBIG;
         }
         chunk = g_try_new0(uint16_t, QCOW2_REFS_CHUNK);

@@ -135,6 +135,55 @@ static void write_that_finds_no_space_ends(void **state)
     stage_free(&stage);
 }
 
+/* An engine that moves a sector at a time, where the file can only be addressed in larger units. */
+
+static const struct ash_engine_ops *sim_ops;
+static uint32_t transfers;
+
+static void submit_a_sector(struct ash_engine *engine, struct ash_aio *aio)
+{
+    if (aio->op == ASH_AIO_READ || aio->op == ASH_AIO_WRITE) {
+        aio->bytes = ASH_MIN(aio->bytes, UNIT);
+        transfers++;
+    }
+    sim_ops->submit(engine, aio);
+}
+
+static int transfer_in_vain(void *opaque)
+{
+    struct stage *stage = opaque;
+    uint8_t *memory = aligned_alloc(4096, FILE_BYTES);
+    struct iovec vec = {memset(memory, 5, FILE_BYTES), FILE_BYTES};
+
+    ash_co_assert_inside();
+    struct ash_file *file = open_file(stage);
+    ash_assert(ash_co_truncate(file, FILE_BYTES) == 0);
+    transfers = 0;
+    int ret = ash_co_write(file, 4096, 8192, ash_iov_of(&vec, 1), 0);
+    ash_assert(ret == -ENOSPC && transfers == 16);
+    ret = ash_co_read(file, 4096, 8192, ash_iov_of(&vec, 1));
+    ash_assert(ret == -EIO && transfers == 32);
+    free(memory);
+    return ash_co_close(file);
+}
+
+static void transfer_that_gains_nothing_is_given_up(void **state)
+{
+    struct ash_sim_config config = {.seed = 1, .unsupported = ASH_SIM_NO_DIRECT_HINT};
+    struct stage stage = simulated(1, &config);
+    struct ash_engine_ops ops;
+
+    (void)state;
+    stage.flags = ASH_FILE_DIRECT;
+    sim_ops = stage.loop->engine->ops;
+    ops = *sim_ops;
+    ops.submit = submit_a_sector;
+    stage.loop->engine->ops = &ops;
+    assert_int_equal(ash_loop_run_sync(stage.loop, transfer_in_vain, &stage), 0);
+    stage.loop->engine->ops = sim_ops;
+    stage_free(&stage);
+}
+
 /* The rest is on a real engine. */
 
 static char real_path[] = "/tmp/ashlar-co-aio-XXXXXX";
@@ -215,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(short_transfers_are_completed),
         cmocka_unit_test(write_that_finds_no_space_ends),
+        cmocka_unit_test(transfer_that_gains_nothing_is_given_up),
         cmocka_unit_test(real_files_agree_with_a_model),
         cmocka_unit_test(what_lies_behind_the_end_reads_as_zeroes),
     };

@@ -202,14 +202,13 @@ static int sleep_without_epoll_pwait2(void)
     return AS_EXPECTED;
 }
 
-static void sleeping_needs_no_recent_epoll(void **state)
+static void check_in_child(int (*fn)(void))
 {
     int status;
     pid_t pid = fork();
 
-    (void)state;
     if (pid == 0) {
-        _exit(sleep_without_epoll_pwait2());
+        _exit(fn());
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
@@ -217,6 +216,54 @@ static void sleeping_needs_no_recent_epoll(void **state)
         skip();
     }
     assert_int_equal(WEXITSTATUS(status), AS_EXPECTED);
+}
+
+static void sleeping_needs_no_recent_epoll(void **state)
+{
+    (void)state;
+    check_in_child(sleep_without_epoll_pwait2);
+}
+
+static int add_one(void *opaque)
+{
+    return ++*(int *)opaque;
+}
+
+/* A limit of processes, or of a container's tasks, is reached. */
+static int work_without_a_thread(void)
+{
+    static const int calls[] = {SYS_clone, SYS_clone3};
+    struct ash_engine *engine;
+    int sum = 0;
+
+    if (!refuse(calls, EAGAIN)) {
+        return NO_SECCOMP;
+    }
+    engine = make_engine(0);
+    for (int i = 1; i <= 100; i++) {
+        struct call call = {
+            .aio = {.op = ASH_AIO_WORK, .work = add_one, .work_opaque = &sum, .done = call_done}};
+        ash_engine_submit(engine, &call.aio);
+        if (call.completions != 0) {
+            return NOT_AS_EXPECTED;
+        }
+        while (call.completions == 0) {
+            if (engine->ops->wait(engine, UINT64_MAX) < 0) {
+                return NOT_AS_EXPECTED;
+            }
+        }
+        if (call.completions != 1 || call.aio.result != i) {
+            return NOT_AS_EXPECTED;
+        }
+    }
+    engine->ops->destroy(engine);
+    return AS_EXPECTED;
+}
+
+static void requests_are_carried_out_without_a_thread(void **state)
+{
+    (void)state;
+    check_in_child(work_without_a_thread);
 }
 
 int main(void)
@@ -227,6 +274,7 @@ int main(void)
         cmocka_unit_test(refused_engine_is_replaced_by_the_next),
         cmocka_unit_test(engine_asked_for_by_name_is_not_replaced),
         cmocka_unit_test(sleeping_needs_no_recent_epoll),
+        cmocka_unit_test(requests_are_carried_out_without_a_thread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Waiting: sleeping, waking, polling, worker threads and threads that change. */
+/* Waiting: sleeping, waking, polling, and threads that change. What works is in test_workers.c. */
 #include "tests/unit/unit.h"
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -524,149 +523,7 @@ static void descriptor_drives_more_requests_than_the_depth(void **state)
     close_file(file);
 }
 
-/* Threads. */
-
-static int count_up(void *opaque)
-{
-    atomic_uint *counter = opaque;
-
-    return (int)atomic_fetch_add(counter, 1) + 1;
-}
-
-static void work_runs_once_each_and_returns_its_value(void **state)
-{
-    enum { COUNT = 2000 };
-    struct fixture *fixture = *state;
-    struct call *calls = calloc(COUNT, sizeof(*calls));
-    atomic_uint counter = 0;
-    uint64_t sum = 0;
-
-    for (int i = 0; i < COUNT; i++) {
-        calls[i].aio =
-            (struct ash_aio){.op = ASH_AIO_WORK, .work = count_up, .work_opaque = &counter};
-        call_submit(fixture->engine, &calls[i]);
-    }
-    while (fixture->engine->in_flight) {
-        wait_until(fixture->engine, UINT64_MAX);
-    }
-    for (int i = 0; i < COUNT; i++) {
-        assert_int_equal(calls[i].completions, 1);
-        sum += (uint64_t)calls[i].aio.result;
-    }
-    assert_int_equal(sum, COUNT * (COUNT + 1) / 2);
-    free(calls);
-}
-
-static int meet(void *opaque)
-{
-    return pthread_barrier_wait(opaque) > 0;
-}
-
-/* Two works that wait for one another must run at the same time. */
-static void works_run_in_parallel(void **state)
-{
-    struct fixture *fixture = *state;
-    pthread_barrier_t barrier;
-    struct call calls[2];
-
-    pthread_barrier_init(&barrier, NULL, 2);
-    for (int i = 0; i < 2; i++) {
-        calls[i].aio = (struct ash_aio){.op = ASH_AIO_WORK, .work = meet, .work_opaque = &barrier};
-        call_submit(fixture->engine, &calls[i]);
-    }
-    call_wait(fixture->engine, &calls[0]);
-    call_wait(fixture->engine, &calls[1]);
-    pthread_barrier_destroy(&barrier);
-}
-
-static int wait_for_flag(void *opaque)
-{
-    while (!atomic_load((atomic_bool *)opaque)) {
-        sched_yield();
-    }
-    return 0;
-}
-
-static void note_thread(void *opaque, const char *name);
-
-/* Six works that all wait: the threads that were started by then are all that there will be. */
-static void no_more_threads_are_started_than_was_asked_for(void **state)
-{
-    atomic_uint started = 0;
-    atomic_bool go = false;
-    struct ash_hooks hooks = {
-        .size = sizeof(hooks), .opaque = &started, .thread_started = note_thread};
-    struct ash_engine_config config = {.depth = 8, .workers = 2, .hooks = &hooks};
-    struct ash_engine *engine;
-    struct call calls[6];
-
-    (void)state;
-    assert_int_equal(ash_engine_new(NULL, &config, &engine, NULL), 0);
-    for (int i = 0; i < 6; i++) {
-        calls[i].aio =
-            (struct ash_aio){.op = ASH_AIO_WORK, .work = wait_for_flag, .work_opaque = &go};
-        call_submit(engine, &calls[i]);
-    }
-    atomic_store(&go, true);
-    for (int i = 0; i < 6; i++) {
-        call_wait(engine, &calls[i]);
-    }
-    engine->ops->destroy(engine);
-    assert_true(atomic_load(&started) >= 1);
-    assert_true(atomic_load(&started) <= 2);
-}
-
-static void works_one_after_the_other_have_one_thread(void **state)
-{
-    atomic_uint started = 0, counter = 0;
-    struct ash_hooks hooks = {
-        .size = sizeof(hooks), .opaque = &started, .thread_started = note_thread};
-    struct ash_engine_config config = {.depth = 4, .workers = 8, .hooks = &hooks};
-    struct ash_engine *engine;
-
-    (void)state;
-    assert_int_equal(ash_engine_new(NULL, &config, &engine, NULL), 0);
-    for (int i = 1; i <= 1000; i++) {
-        assert_int_equal(
-            run(engine,
-                (struct ash_aio){.op = ASH_AIO_WORK, .work = count_up, .work_opaque = &counter}),
-            i);
-    }
-    engine->ops->destroy(engine);
-    assert_int_equal(atomic_load(&started), 1);
-}
-
-static int thread_signals_blocked(void *opaque)
-{
-    sigset_t blocked;
-
-    (void)opaque;
-    pthread_sigmask(SIG_SETMASK, NULL, &blocked);
-    return sigismember(&blocked, SIGINT) && sigismember(&blocked, SIGTERM);
-}
-
-static void note_thread(void *opaque, const char *name)
-{
-    if (!strcmp(name, "ashlar-worker")) {
-        atomic_fetch_add((atomic_uint *)opaque, 1);
-    }
-}
-
-static void worker_calls_the_hook_and_blocks_signals(void **state)
-{
-    atomic_uint started = 0;
-    struct ash_hooks hooks = {
-        .size = sizeof(hooks), .opaque = &started, .thread_started = note_thread};
-    struct ash_engine_config config = {.depth = 4, .workers = 2, .hooks = &hooks};
-    struct ash_engine *engine;
-
-    (void)state;
-    assert_int_equal(ash_engine_new(NULL, &config, &engine, NULL), 0);
-    assert_int_equal(
-        run(engine, (struct ash_aio){.op = ASH_AIO_WORK, .work = thread_signals_blocked}), 1);
-    assert_int_equal(atomic_load(&started), 1);
-    engine->ops->destroy(engine);
-}
+/* Threads that change. */
 
 static void *use_on_another_thread(void *opaque)
 {
@@ -702,6 +559,12 @@ static int descriptors(void)
     return count;
 }
 
+static int nothing(void *opaque)
+{
+    (void)opaque;
+    return 0;
+}
+
 static void engine_leaves_no_descriptor_behind(void **state)
 {
     int before = descriptors();
@@ -710,7 +573,7 @@ static void engine_leaves_no_descriptor_behind(void **state)
     for (int i = 0; i < 20; i++) {
         struct ash_engine *engine = make_engine(i % 2 ? UINT64_MAX : 0);
         if (i % 3) {
-            run(engine, (struct ash_aio){.op = ASH_AIO_WORK, .work = thread_signals_blocked});
+            run(engine, (struct ash_aio){.op = ASH_AIO_WORK, .work = nothing});
         }
         engine->ops->destroy(engine);
     }
@@ -784,11 +647,6 @@ int main(void)
         T(wake_before_the_descriptor_is_asked_for_shows),
         T(no_completion_is_lost_in_the_poll_of_the_host),
         T(descriptor_drives_more_requests_than_the_depth),
-        T(work_runs_once_each_and_returns_its_value),
-        T(works_run_in_parallel),
-        T(no_more_threads_are_started_than_was_asked_for),
-        T(works_one_after_the_other_have_one_thread),
-        T(worker_calls_the_hook_and_blocks_signals),
         T(engine_is_made_here_used_there_and_destroyed_here),
         T(engine_leaves_no_descriptor_behind),
         T(engine_that_cannot_be_made_says_why),

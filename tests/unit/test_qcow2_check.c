@@ -488,6 +488,28 @@ static void a_counter_of_references_that_is_full_stays_full(void **state)
     ash_qcow2_refs_clear(&refs);
 }
 
+/* Tables that point everywhere at once: what was counted stays, and what it would take more memory
+ * for is refused. */
+static void references_are_counted_in_bounded_memory(void **state)
+{
+    struct qcow2_refs refs;
+    (void)state;
+    ash_qcow2_refs_init(&refs);
+    assert_int_equal(refs.chunks_max, QCOW2_REFS_CHUNKS_MAX);
+    refs.chunks_max = 3;
+    for (uint64_t i = 0; i < 100; i++) {
+        int ret = ash_qcow2_refs_add(&refs, (i * 7 + 1) * QCOW2_REFS_CHUNK);
+        assert_int_equal(ret, i < 3 ? 0 : -EFBIG);
+    }
+    for (uint64_t i = 0; i < 100; i++) {
+        assert_int_equal(ash_qcow2_refs_get(&refs, (i * 7 + 1) * QCOW2_REFS_CHUNK), i < 3);
+    }
+    /* There is room where a chunk is. */
+    assert_int_equal(ash_qcow2_refs_add(&refs, 2 * QCOW2_REFS_CHUNK - 1), 0);
+    assert_int_equal(g_hash_table_size(refs.chunks), 3);
+    ash_qcow2_refs_clear(&refs);
+}
+
 /* --- a cut at every write of a repair --- */
 
 static void (*damage)(void);
@@ -588,6 +610,7 @@ int main(void)
         RUN(nothing_is_repaired_while_something_cannot_be_read),
         RUN(a_compressed_write_gives_back_no_table),
         cmocka_unit_test(a_counter_of_references_that_is_full_stays_full),
+        cmocka_unit_test(references_are_counted_in_bounded_memory),
         RUN(flags_that_cannot_be_read_leave_the_image_marked),
         RUN(a_dirty_image_that_cannot_be_read_now_says_so_and_opens_later),
         RUN(repairs_of_an_image_in_use_take_nothing_from_it),
