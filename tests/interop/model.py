@@ -82,21 +82,44 @@ class Model:
         """Takes over from a raw file what the sectors in doubt turned out to hold. Returns the
         first that holds none of what it may: its offset, what it holds, and what it may."""
         snapshots, self.snapshots = self.snapshots, None
-        allowed = {}
-        for start, data in snapshots:
-            for at in range(0, len(data), SECTOR):
-                allowed.setdefault(start + at, set()).add(data[at:at + SECTOR])
-        with open(got_path, 'rb') as file:
-            for at in sorted(allowed):
-                file.seek(at)
-                length = min(SECTOR, self.size - at)
-                got = file.read(length)
-                now = self.read(at, length)
-                if got != now:
-                    if got not in allowed[at]:
-                        return at, got, sorted(allowed[at] | {now})
-                    os.pwrite(self.fd, got, at)
+        got_fd = os.open(got_path, os.O_RDONLY)
+        try:
+            for start, end in joined((start, min(start + len(data), self.size)) for start, data in snapshots):
+                while start < end:
+                    bad = self.settle_piece(snapshots, got_fd, start, min(PIECE, end - start))
+                    if bad is not None:
+                        return bad
+                    start += PIECE
+        finally:
+            os.close(got_fd)
         return None
+
+    def settle_piece(self, snapshots, got_fd, offset, length):
+        """Looks at sectors one by one only where something differs: most of what is in doubt is large."""
+        got, now = os.pread(got_fd, length, offset), self.read(offset, length)
+        if got == now:
+            return None
+        for at in range(0, length, SECTOR):
+            sector, held = got[at:at + SECTOR], now[at:at + SECTOR]
+            if sector != held:
+                where = offset + at
+                allowed = {data[where - start:where - start + len(held)] for start, data in snapshots
+                           if start <= where < start + len(data)}
+                if sector not in allowed:
+                    return where, sector, sorted(allowed | {held})
+                os.pwrite(self.fd, sector, where)
+        return None
+
+
+def joined(ranges):
+    """The same bytes in ascending ranges that do not touch."""
+    result = []
+    for start, end in sorted(ranges):
+        if result and start <= result[-1][1]:
+            result[-1][1] = max(end, result[-1][1])
+        else:
+            result.append([start, end])
+    return result
 
 
 class Ranges:
