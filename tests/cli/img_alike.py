@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Runs ashlar-img and qemu-img on the same arguments and compares what scripts see: the exit status,
 stdout, stderr, and the images that were made.

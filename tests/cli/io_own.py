@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What ashlar-io promises on its own: where it means to differ from qemu-io, and that nothing it is told
 makes it crash or hang.

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Random sessions: the same commands to ashlar-io and qemu-io on equal images, which must read alike and
 check clean afterwards; and what was said must be the same. Zeroes where zeroes are need no place, and the

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Resumable jobs whose process is killed. ashlar-io writes to an image while a job runs, and is killed with
 SIGKILL at a random moment; started again with the same state file it goes on. In the end the target is the

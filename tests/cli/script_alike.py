@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Runs random scripts of ashlar-img and ashlar-io commands in one directory, and the same of qemu-img and
 qemu-io in another. After each command the exit status and what was said must be the same, at the end the

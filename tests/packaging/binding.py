@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """binding.py LIBASHLAR.SO: uses the shared library by ctypes alone, as any language's binding would:
 opens, writes, reads back, verifies, and hears of errors. The structs are declared from the headers by

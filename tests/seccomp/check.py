@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """check.py DOCUMENT GUEST ASHLAR-IMG ENGINE: runs the guest under the filters that the document's
 lists give, one phase after another. The lists are the table under "System calls" in DOCUMENT: a row is a

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Each rule of tidy.py can fail: a tree without a fault passes, and with one fault put in, the rule that
 is meant to see it does, at the line it is on, and no other rule speaks."""

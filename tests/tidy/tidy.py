@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Style as a test: prints each breach of a rule as file:line: text, and fails if there is one.
 
