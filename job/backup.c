@@ -142,19 +142,20 @@ static uint64_t todo_bytes(const struct backup *b)
 
 static void settle(void *opaque)
 {
-    struct ash_before_write *before_write = opaque;
+    struct ash_resume_file *file = opaque;
     ash_co_assert_inside();
-    (void)!ash_resume_commit(before_write->resume); /* what is not noted is copied once more */
-    ash_before_write_unref(before_write);
+    (void)!ash_resume_commit(file); /* what is not noted is copied once more */
+    ash_resume_unref(file);
 }
 
 /* What was copied is made stable and noted, beside the job: it may be waited for in vain. */
 ASH_CO_FN static void settle_now_and_then(struct backup *b)
 {
+    struct ash_resume_file *file = b->state.resume;
     if (ash_job_file_has_more(&b->state, b->job.loop)) {
-        ash_before_write_ref(b->before_write);
-        if (ash_co_spawn(&b->job.loop->sched, settle, b->before_write) < 0) {
-            settle(b->before_write);
+        ash_resume_ref(file);
+        if (ash_co_spawn(&b->job.loop->sched, settle, file) < 0) {
+            settle(file);
         }
     }
 }
@@ -731,9 +732,10 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
         ash_error_errno(error, ret, "Backing up '%s' to '%s' failed", b->source->filename,
                         b->target->filename);
     }
-    if (ret < 0) { /* guests are let go, but what is copied for them uses the target */
+    if (ret < 0) { /* guests are let go, but what is copied for them, and noted, uses the target */
         ash_before_write_break(b->before_write, -ECANCELED);
         (void)!ash_sweep_wait_out(sweep, copies, &job->forced);
+        (void)!ash_sweep_wait_out(sweep, &b->before_write->notings, &job->forced);
     }
     return ret;
 }

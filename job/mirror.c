@@ -643,7 +643,7 @@ ASH_CO_FN static int copy_rest(struct ash_mirror *m, struct ash_error *error)
 ASH_CO_FN static int finish(struct ash_mirror *m, struct ash_error *error)
 {
     struct ash_sweep *sweep = &m->sweep->sweep;
-    while (m->tidying != NULL && !m->job.cancelled) { /* it uses the target */
+    while (m->tidying != NULL && !m->job.cancelled) { /* it would be in the way of what follows */
         ash_job_wait(&m->job, UINT64_MAX);
     }
     for (;;) {
@@ -687,6 +687,9 @@ int ash_mirror_run(struct ash_job *job, struct ash_error *error)
     }
     if (ret == 0) {
         ret = finish(m, error);
+    }
+    while (m->tidying != NULL && !job->forced) { /* it uses the target, as copies do */
+        ash_job_wait(job, UINT64_MAX);
     }
     return ret;
 }

@@ -126,6 +126,14 @@ int ash_before_write_restart(struct ash_before_write *self)
     return ash_before_write_restart_at(self, self->copier->source->child->size_bytes);
 }
 
+static void tell(struct ash_before_write *self)
+{
+    ash_co_queue_wake_all(&self->waiting);
+    if (self->changed != NULL) {
+        self->changed(self->opaque);
+    }
+}
+
 /* What was copied is in the target, stably, before the file says that it was. */
 ASH_CO_FN static int settle_target(void *opaque)
 {
@@ -135,13 +143,18 @@ ASH_CO_FN static int settle_target(void *opaque)
 
 static void hold(void *opaque)
 {
-    ash_before_write_ref(opaque);
+    struct ash_before_write *self = opaque;
+    ash_before_write_ref(self);
+    self->notings++;
 }
 
 static void drop(void *opaque)
 {
+    struct ash_before_write *self = opaque;
     ash_co_assert_inside();
-    ash_before_write_unref(opaque);
+    self->notings--;
+    tell(self);
+    ash_before_write_unref(self);
 }
 
 void ash_before_write_record(struct ash_before_write *self, struct ash_resume_file *file)
@@ -166,14 +179,6 @@ void ash_before_write_keep(struct ash_before_write *self, uint64_t offset, uint6
     uint64_t count = ash_div_round_up(end, cluster) - first;
     ash_hbitmap_set(&self->kept, first, count);
     ash_hbitmap_set(&self->uncopied, first, count);
-}
-
-static void tell(struct ash_before_write *self)
-{
-    ash_co_queue_wake_all(&self->waiting);
-    if (self->changed != NULL) {
-        self->changed(self->opaque);
-    }
 }
 
 void ash_before_write_break(struct ash_before_write *self, int error)

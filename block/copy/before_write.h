@@ -54,6 +54,7 @@ struct ash_before_write {
     void (*changed)(void *opaque);  /* a guest's copy has ended, or it broke; may be NULL */
     void *opaque;                   /* for changed */
     struct ash_resume_file *resume; /* NULL: none. A reference; its parts are clusters */
+    uint32_t notings; /* of copies in the file, on their way: they flush the target. `changed` tells */
 };
 
 /* Whether copies can be at least so large: a power of two up to 1 GiB, or 0; else -EINVAL. */

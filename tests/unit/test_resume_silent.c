@@ -304,6 +304,50 @@ static void a_backup_ends_whose_file_never_answers_when_all_is_copied(void **sta
     machine_free(m);
 }
 
+/* --- a target that never gets stable --- */
+
+/* job:    copies, notes it, for which the target is flushed, held .. cancelled, not over .. over
+ * others:                                                                        open the target */
+static int cancel_while_noting(void *opaque)
+{
+    struct machine *m = opaque;
+    bool mirror = strcmp(m->type, "mirror") == 0;
+    struct late_write late = {.m = m, .offset = 3 * MiB, .after_ns = END_NS_MAX};
+    ash_co_assert_inside();
+    m->disk = open_disk(&m->rig, m->seed, "source");
+    struct ash_job *job = start_job(m);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_SET_SPEED, mirror ? MiB : 64 * KiB, NULL), 0);
+    ash_sim_hold(m->rig.world, "target", ASH_AIO_FLUSH, 0, INT64_MAX);
+    assert_int_equal(ash_co_spawn(&m->rig.loop->sched, write_late, &late), 0);
+    ash_co_sleep(5 * END_NS_MAX / 2);
+    assert_true(ash_sim_held(m->rig.world) > 0);
+    assert_int_equal(ash_job_state(job), ASH_JOB_RUNNING);
+    assert_int_equal(late.done, mirror);
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, NULL), 0);
+    ash_co_sleep(END_NS_MAX);
+    assert_int_equal(ash_job_state(job), ASH_JOB_RUNNING);
+    assert_true(late.done); /* who waits for a copy is let go at once */
+    assert_int_equal(late.ret, 0);
+    ash_sim_release_all(m->rig.world);
+    await(job, ASH_JOB_CONCLUDED);
+    assert_int_equal(job->ret, -ECANCELED);
+    assert_int_equal(ash_co_disk_close(open_disk(&m->rig, m->seed, "target"), NULL), 0);
+    end_job(job);
+    assert_int_equal(ash_co_disk_close(m->disk, NULL), 0);
+    return 0;
+}
+
+static void a_job_that_was_cancelled_leaves_its_target_to_others(void **state)
+{
+    static const char *const types[] = {"mirror", "backup"};
+    (void)state;
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(types); i++) {
+        struct machine *m = machine_new(types[i], 1, false);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, cancel_while_noting, m), 0);
+        machine_free(m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +359,7 @@ int main(void)
         cmocka_unit_test(a_job_fails_whose_file_never_answers_when_it_ends),
         cmocka_unit_test(a_backup_begins_whose_file_answers_slowly),
         cmocka_unit_test(a_backup_ends_whose_file_never_answers_when_all_is_copied),
+        cmocka_unit_test(a_job_that_was_cancelled_leaves_its_target_to_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
