@@ -119,6 +119,14 @@ ASH_CO_FN static void drop_flags(struct ash_node *node, uint32_t flags)
     }
 }
 
+int ash_chain_try_write(struct ash_node *node, struct ash_error *error)
+{
+    uint32_t added = 0;
+    int ret = add_flags(node, ASH_NODE_WRITE, &added, error);
+    drop_flags(node, added);
+    return ret;
+}
+
 void ash_chain_lend_base(struct ash_chain_hold *hold, struct ash_edge *above_base)
 {
     hold->above_base = above_base;

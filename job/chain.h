@@ -43,6 +43,9 @@ int ash_chain_hold(struct ash_chain_hold *hold, struct ash_node *top, struct ash
  * is not forced, or another job has its filter in the chain, whose removal could not wait. */
 uint64_t ash_chain_hold_forced(struct ash_chain_hold *hold, const struct ash_job *job,
                                struct ash_node *top, bool leaves);
+/* Whether the node can be written later: makes it writable for a moment, if it is not. */
+ASH_CO_FN int ash_chain_try_write(struct ash_node *node, struct ash_error *error);
+
 /* Sets flags (ASH_NODE_WRITE, ASH_NODE_DISCARD) that top, or base, does not have. */
 ASH_CO_FN int ash_chain_hold_top_flags(struct ash_chain_hold *hold, uint32_t flags,
                                        struct ash_error *error);

@@ -225,6 +225,9 @@ ASH_CO_FN static int take(struct commit *c, struct ash_error *error)
 {
     struct commit_sweep *s = c->sweep;
     int ret = ash_chain_hold(&s->hold, c->overlay, c->base, error);
+    if (ret == 0) { /* its header is changed at the end: what it lacks for that shows now */
+        ret = ash_chain_try_write(c->overlay, error);
+    }
     if (ret == 0) {
         ret = ash_chain_hold_base_flags(&s->hold, ASH_NODE_WRITE, error);
     }

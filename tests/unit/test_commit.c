@@ -159,11 +159,59 @@ static void the_active_image_is_committed_and_left(void **state)
     }
 }
 
+/* --- what is refused --- */
+
+#define INCOMPATIBLE_AT 79 /* the lowest byte of these features */
+#define INCOMPATIBLE_DIRTY 1
+
+/* As if the machine had lost power while the image was written with lazy refcounts. */
+ASH_CO_FN static void make_dirty(struct core *core, unsigned layer)
+{
+    struct ash_disk *disk = core_open_disk(core,
+                                           json_pack("{s:s, s:s}", "driver", "file", "filename",
+                                                     core_file(core, chain_name(layer), -1)),
+                                           ASH_NODE_WRITE);
+    uint8_t sector[512];
+    assert_int_equal(ash_disk_read(disk, 0, sector, sizeof(sector)), 0);
+    sector[INCOMPATIBLE_AT] |= INCOMPATIBLE_DIRTY;
+    assert_int_equal(ash_disk_write(disk, 0, sector, sizeof(sector), 0), 0);
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+}
+
+/* The image above top, whose header the commit is to change, is read-only and has to be repaired
+ * before it can be written. Nothing is copied in vain. */
+CORE_TEST(a_commit_that_could_not_change_the_chain_in_the_end_does_not_start)
+{
+    struct chain chain = {.depth = 4, .qcow2 = true};
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    (void)opaque;
+    for (unsigned layer = 0; layer < chain.depth; layer++) {
+        chain.unit[layer] = 4096;
+        chain.bytes[layer] = 64 * KiB;
+    }
+    chain_up(core, &chain);
+    assert_int_equal(ash_co_disk_close(chain.disk, NULL), 0);
+    make_dirty(core, 1);
+    chain.disk = chain_open(core, &chain, 0, ASH_NODE_WRITE);
+    json_t *description =
+        json_pack("{s:s, s:s, s:s}", "type", "commit", "device", ash_disk_node(chain.disk)->name,
+                  "top-node", job_layer(&chain, 2)->name);
+    assert_int_equal(ash_co_job_start(core->loop, description, NULL, NULL, &job, &error), -EBUSY);
+    json_decref(description);
+    assert_non_null(strstr(error.message, "it has to be repaired"));
+    assert_false(ash_node_writable(job_layer(&chain, 1)));
+    assert_false(ash_node_writable(job_layer(&chain, 3)));
+    chain_verify(core, &chain);
+    chain_down(&chain);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(committing_under_guests_keeps_the_contents),
         cmocka_unit_test(the_active_image_is_committed_and_left),
+        cmocka_unit_test(a_commit_that_could_not_change_the_chain_in_the_end_does_not_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
