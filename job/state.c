@@ -95,6 +95,7 @@ struct watch {
     const struct ash_resume_file *file;
     uint64_t answers;   /* of the file, when it was last looked at */
     uint64_t silent_ns; /* since then it has given none */
+    bool gave_up;
 };
 
 static void look_for_answers(struct ash_timer *timer)
@@ -106,6 +107,7 @@ static void look_for_answers(struct ash_timer *timer)
         watch->silent_ns = now_ns;
     }
     if (now_ns - watch->silent_ns >= ANSWER_NS) {
+        watch->gave_up = true;
         watch->job->cancelled = true;
         watch->job->forced = true;
         ash_job_kick(watch->job);
@@ -120,14 +122,20 @@ ASH_CO_FN static int do_soon(struct ash_job_file *file, struct ash_sweep *sweep,
                              struct ash_error *error)
 {
     struct watch watch = {.job = sweep->job, .file = file->resume, .answers = UINT64_MAX};
+    bool cancelled = sweep->job->cancelled;
     bool forced = sweep->job->forced;
     ash_timer_init(&watch.timer, look_for_answers);
     look_for_answers(&watch.timer);
     int ret = do_aside(file, sweep, run, error);
     ash_timer_cancel(sweep->loop, &watch.timer);
-    if (ret < 0 && sweep->job->forced && !forced) {
+    if (watch.gave_up && ret == -ECANCELED) {
         ash_resume_give_up(file->resume);
-        ret = ash_error_set(error, -ETIMEDOUT, "'%s' does not answer", file->name);
+        return ash_error_set(error, -ETIMEDOUT, "'%s' does not answer", file->name);
+    }
+    if (watch.gave_up) { /* it answered at the last moment: nobody else has ended the job */
+        sweep->job->cancelled = cancelled;
+        sweep->job->forced = forced;
+        sweep->forced_ns = 0;
     }
     return ret;
 }

@@ -296,6 +296,68 @@ static void a_backup_begins_whose_file_answers_slowly(void **state)
     machine_free(m);
 }
 
+/* start:  pauses the guests, writes to the file, whose last request is held ... given up, or begins
+ *                                                               it answers ..
+ * Either it is refused, or it is a job that nobody has ended. */
+struct answer {
+    struct machine *m;
+    uint64_t after_ns;
+    bool began;
+};
+
+/* After as many requests as have been answered until then, of 1 us each. */
+#define LAST_REQUEST_NS UINT64_C(40500)
+
+static void hold_then_release(void *opaque)
+{
+    const struct answer *answer = opaque;
+    ash_co_assert_inside();
+    ash_co_sleep(LAST_REQUEST_NS);
+    hold_file(answer->m);
+    ash_co_sleep(answer->after_ns - LAST_REQUEST_NS);
+    ash_sim_release_all(answer->m->rig.world);
+}
+
+static int start_at_the_last_moment(void *opaque)
+{
+    struct answer *answer = opaque;
+    struct machine *m = answer->m;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    ash_co_assert_inside();
+    m->disk = open_disk(&m->rig, m->seed, "source");
+    assert_int_equal(ash_co_spawn(&m->rig.loop->sched, hold_then_release, answer), 0);
+    int ret = start(m, m->disk, &job, &error);
+    answer->began = ret == 0;
+    if (ret == 0) {
+        await(job, ASH_JOB_CONCLUDED);
+        assert_int_equal(job->ret, 0);
+        end_job(job);
+    } else {
+        assert_int_equal(ret, -ETIMEDOUT);
+        ash_co_sleep(END_NS_MAX);
+    }
+    assert_int_equal(ash_co_disk_close(m->disk, NULL), 0);
+    return 0;
+}
+
+static void a_backup_whose_file_answers_at_the_last_moment_begins_or_is_refused(void **state)
+{
+    (void)state;
+    bool began[2] = {false, false};
+    for (unsigned i = 0; i < 60; i++) {
+        struct machine *m = machine_new("backup", 1, false);
+        struct ash_sim_config config = {.seed = 1, .latency_ns_min = 1000, .latency_ns_max = 1000};
+        assert_int_equal(ash_sim_file_write(m->rig.world, "state", 0, (uint8_t[4096]){0}, 4096), 0);
+        struct answer answer = {m, 5 * END_NS_MAX + END_NS_MAX / 10 + i * 1000, false};
+        ash_sim_world_configure(m->rig.world, &config);
+        assert_int_equal(ash_loop_run_sync(m->rig.loop, start_at_the_last_moment, &answer), 0);
+        began[answer.began] = true;
+        machine_free(m);
+    }
+    assert_true(began[true] && began[false]);
+}
+
 static void a_backup_ends_whose_file_never_answers_when_all_is_copied(void **state)
 {
     (void)state;
@@ -358,6 +420,7 @@ int main(void)
         cmocka_unit_test(a_backup_is_refused_whose_file_never_answers_when_it_begins),
         cmocka_unit_test(a_job_fails_whose_file_never_answers_when_it_ends),
         cmocka_unit_test(a_backup_begins_whose_file_answers_slowly),
+        cmocka_unit_test(a_backup_whose_file_answers_at_the_last_moment_begins_or_is_refused),
         cmocka_unit_test(a_backup_ends_whose_file_never_answers_when_all_is_copied),
         cmocka_unit_test(a_job_that_was_cancelled_leaves_its_target_to_others),
     };
