@@ -732,6 +732,10 @@ ASH_CO_FN static int backup_run(struct ash_job *job, struct ash_error *error)
         ash_error_errno(error, ret, "Backing up '%s' to '%s' failed", b->source->filename,
                         b->target->filename);
     }
+    if (b->sync == SYNC_NONE) { /* what the kernel copies at this moment is to stay */
+        b->before_write->copier->flags &= ~ASH_COPY_OFFLOAD;
+        (void)!ash_sweep_wait_out(sweep, &b->before_write->copier->offloading, &job->forced);
+    }
     if (ret < 0) { /* guests are let go, but what is copied for them, and noted, uses the target */
         ash_before_write_break(b->before_write, -ECANCELED);
         (void)!ash_sweep_wait_out(sweep, copies, &job->forced);

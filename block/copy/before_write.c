@@ -118,6 +118,7 @@ void ash_before_write_unref(struct ash_before_write *self)
 int ash_before_write_restart_at(struct ash_before_write *self, uint64_t bytes)
 {
     self->broken = 0;
+    self->copier->stale = false;
     return make_sets(self, bytes);
 }
 
@@ -186,6 +187,7 @@ void ash_before_write_break(struct ash_before_write *self, int error)
     ash_assert(error < 0);
     if (self->broken == 0) {
         self->broken = error;
+        self->copier->stale = true; /* guests change what is being read */
         tell(self);
     }
 }

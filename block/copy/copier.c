@@ -207,13 +207,14 @@ static int read_begin(struct ash_copier *copier)
     return 0;
 }
 
-/* What was read: nothing is to be done with it if the copier was abandoned meanwhile. */
+/* What was read: nothing is to be done with it if the copier was abandoned meanwhile, or it is of
+ * another moment. */
 static int read_end(struct ash_copier *copier, int ret)
 {
     if (--copier->reading == 0) {
         ash_co_queue_wake_all(&copier->read);
     }
-    return copier->abandoned ? -ECANCELED : ret;
+    return copier->abandoned || copier->stale ? -ECANCELED : ret;
 }
 
 /* What the source is in a range. */

@@ -58,6 +58,7 @@ struct ash_copier {
     bool forsaken;                /* no copy begins any more, or reads on */
     bool let_go;                  /* copies do not count as users of the source any more */
     bool abandoned;               /* nothing is read or written any more */
+    bool stale; /* the source may not be what it was to be any more: what is read is not used */
     struct ash_co_queue read;     /* who waits for `reading` to be 0 */
 };
 

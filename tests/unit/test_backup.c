@@ -416,6 +416,43 @@ ASH_CO_FN static void cancel_body(struct core *core, void *opaque)
     }
 }
 
+/* backup, sync=none: reads for a guest, held ... cancelled ........ ends, and has not the new
+ * guest:             waits for that ............. goes on, writes                         */
+ASH_CO_FN static void late_read_body(struct core *core, void *opaque)
+{
+    char sector[512] = "old";
+    (void)opaque;
+    json_t *description = json_pack("{s:s, s:s, s:o}", "driver", "fault", "node-name", "d", "file",
+                                    job_describe_raw(core, "d", SMALL_BYTES));
+    struct one_write write = {core_open_disk(core, description, ASH_NODE_WRITE), 1};
+    struct ash_node *source = ash_disk_node(write.disk);
+    assert_int_equal(ash_disk_write(write.disk, 0, sector, sizeof(sector), 0), 0);
+    struct ash_node *target = job_faulty_node(core, "t", SMALL_BYTES, json_object());
+    struct ash_job *job = job_start(core, small_backup("none", "report"));
+    assert_int_equal(ash_fault_break(source, "read_aio", "hang"), 0);
+    core_spawn(core, write_once, &write);
+    while (!ash_fault_is_suspended(source, "hang")) {
+        ash_co_sleep(1000);
+    }
+    assert_int_equal(ash_co_job_control(job, ASH_JOB_CANCEL, 0, NULL), 0);
+    core_join(core);
+    assert_int_equal(write.ret, 0);
+    assert_int_equal(ash_fault_resume(source, "hang"), 0);
+    assert_int_equal(job_finish(core, job), -ECANCELED);
+    assert_int_equal(ash_co_disk_close(write.disk, NULL), 0);
+    ash_node_unref(target);
+    struct ash_disk *disk = core_open_disk(core, job_describe_raw(core, "t", -1), 0);
+    assert_int_equal(ash_disk_read(disk, 0, sector, sizeof(sector)), 0);
+    assert_string_equal(sector, ""); /* it was not copied */
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+}
+
+static void what_is_read_after_guests_were_let_go_is_not_copied(void **state)
+{
+    (void)state;
+    run(late_read_body);
+}
+
 static void a_backup_that_was_cancelled_leaves_its_target_to_others(void **state)
 {
     (void)state;
@@ -524,6 +561,7 @@ int main(void)
         cmocka_unit_test(backups_of_a_transaction_are_of_one_moment),
         cmocka_unit_test(force_frees_guests_from_a_target_that_never_answers),
         cmocka_unit_test(a_backup_that_was_cancelled_leaves_its_target_to_others),
+        cmocka_unit_test(what_is_read_after_guests_were_let_go_is_not_copied),
         cmocka_unit_test(sync_none_copies_what_guests_overwrite),
         cmocka_unit_test(a_job_that_stopped_for_space_goes_on),
         cmocka_unit_test(descriptions_that_make_no_sense_are_refused),
