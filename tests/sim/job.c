@@ -340,7 +340,7 @@ bool sim_may_job(const struct sim_op *op, int ret)
     bool odd = op->target.format == &sim_format_qcow2 && op->disk->layers[0].odd;
     return sim_resume_may_end(op, ret) || (ret == -ECANCELED && op->cancelled) ||
            (ret == -EINVAL && odd) ||
-           (ret == -EBUSY && (!op->started || op->job == &sim_job_commit) && has_lazy(op->disk)) ||
+           (ret == -EBUSY && !op->started && has_lazy(op->disk)) ||
            (ret == -EACCES && reopened) || (ret == -ETIMEDOUT && op->timed) ||
            ((ret == -EAGAIN || ret == -ENOSPC) && resized && !op->started);
 }
