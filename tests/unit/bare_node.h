@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "block/driver.h"
+#include "tests/unit/co_test.h"
 #include "util/loop/loop.h"
 #include "util/options.h"
 
@@ -97,19 +98,6 @@ ASH_CO_FN static inline struct ash_status bare_status(struct bare *bare, uint64_
 }
 
 /* A test whose body is a coroutine of `loop`, a variable of the file. */
-#define CO_TEST(name)                                                                              \
-    ASH_CO_FN static void name##_co(void);                                                         \
-    ASH_CO_FN static int name##_main(void *opaque)                                                 \
-    {                                                                                              \
-        (void)opaque;                                                                              \
-        name##_co();                                                                               \
-        return 0;                                                                                  \
-    }                                                                                              \
-    static void name(void **state)                                                                 \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_int_equal(ash_loop_run_sync(loop, name##_main, NULL), 0);                           \
-    }                                                                                              \
-    ASH_CO_FN static void name##_co(void)
+#define CO_TEST(name) CO_TEST_ON(loop, name)
 
 #endif

@@ -233,7 +233,7 @@ ASH_CO_FN static inline void core_let_go(struct core *core, struct ash_edge *edg
 
 /* Opens a disk, which must work. Takes the description. */
 ASH_CO_FN static inline struct ash_disk *core_open_disk(struct core *core, json_t *description,
-                                                  uint32_t flags)
+                                                        uint32_t flags)
 {
     struct ash_disk *disk = NULL;
     struct ash_error error = ASH_ERROR_INIT;
@@ -244,6 +244,15 @@ ASH_CO_FN static inline struct ash_disk *core_open_disk(struct core *core, json_
     }
     assert_int_equal(ret, 0);
     return disk;
+}
+
+/* The same with the description's text. */
+ASH_CO_FN static inline struct ash_disk *core_open_text(struct core *core, const char *text,
+                                                        uint32_t flags)
+{
+    json_t *description = json_loads(text, 0, NULL);
+    assert_non_null(description);
+    return core_open_disk(core, description, flags);
 }
 
 #endif

@@ -6,6 +6,7 @@
 #include "tests/unit/qcow2_rig.h"
 #include "block/map/map.h"
 #include "block/qcow2/qcow2.h"
+#include "tests/unit/co_test.h"
 
 enum { KIB = 1024, MIB = 1024 * 1024, MS = 1000000, SOME = 1000 };
 
@@ -32,21 +33,7 @@ static inline int tear_down(void **state)
     return 0;
 }
 
-#define QCOW2_TEST(name)                                                                           \
-    ASH_CO_FN static void name##_co(void);                                                         \
-    static int name##_body(void *opaque)                                                           \
-    {                                                                                              \
-        (void)opaque;                                                                              \
-        ash_co_assert_inside();                                                                    \
-        name##_co();                                                                               \
-        return 0;                                                                                  \
-    }                                                                                              \
-    static void name(void **state)                                                                 \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_int_equal(ash_loop_run_sync(rig.loop, name##_body, NULL), 0);                       \
-    }                                                                                              \
-    ASH_CO_FN static void name##_co(void)
+#define QCOW2_TEST(name) CO_TEST_ON(rig.loop, name)
 
 #define RUN(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 

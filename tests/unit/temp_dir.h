@@ -39,6 +39,20 @@ static inline void temp_dir_remove(void)
     directory_remove(temp_dir);
 }
 
+/* For a group of tests: one in memory. */
+static inline int temp_dir_set_up(void **state)
+{
+    (void)state;
+    return temp_dir_make("/dev/shm");
+}
+
+static inline int temp_dir_tear_down(void **state)
+{
+    (void)state;
+    temp_dir_remove();
+    return 0;
+}
+
 /* A path in it; one of four buffers taken in turn. */
 static inline const char *temp_path(const char *name)
 {

@@ -12,21 +12,6 @@
 #define IMAGE_BYTES (1 * MiB)
 #define CLUSTER 4096
 
-ASH_CO_FN static struct ash_disk *open_text(struct core *core, const char *text, uint32_t flags)
-{
-    struct ash_disk *disk = NULL;
-    struct ash_error error = ASH_ERROR_INIT;
-    json_t *description = json_loads(text, 0, NULL);
-    assert_non_null(description);
-    int ret = ash_co_disk_open(core->loop, description, flags, &disk, &error);
-    json_decref(description);
-    if (ret < 0) {
-        print_message("%s\n", error.message);
-    }
-    assert_int_equal(ret, 0);
-    return disk;
-}
-
 ASH_CO_FN static void make(struct core *core, const char *name)
 {
     json_t *options = json_pack("{s:i}", "cluster_size", CLUSTER);
@@ -43,7 +28,7 @@ ASH_CO_FN static void fill(struct core *core, const char *name, uint8_t byte, ui
     char *text = g_strdup_printf("{\"driver\": \"qcow2\", \"backing\": null, \"file\": "
                                  "{\"driver\": \"file\", \"filename\": \"%s\"}}",
                                  core_file(core, name, -1));
-    struct ash_disk *disk = open_text(core, text, ASH_NODE_WRITE);
+    struct ash_disk *disk = core_open_text(core, text, ASH_NODE_WRITE);
     uint8_t *buffer = g_malloc(bytes);
     memset(buffer, byte, bytes);
     assert_int_equal(ash_disk_write(disk, offset, buffer, bytes, 0), 0);
@@ -63,7 +48,7 @@ ASH_CO_FN static struct ash_disk *open_pair(struct core *core, const char *own, 
         "\"file\": {\"driver\": \"fault\", \"node-name\": \"base-file\"%s, \"file\": "
         "{\"driver\": \"file\", \"filename\": \"%s\"}}}}",
         own, top, core_file(core, "top", -1), base, core_file(core, "base", -1));
-    struct ash_disk *disk = open_text(core, text, flags);
+    struct ash_disk *disk = core_open_text(core, text, flags);
     g_free(text);
     return disk;
 }
@@ -286,7 +271,7 @@ CORE_TEST(a_read_does_not_fail_for_a_bad_sector_beside_it)
         "\"fault\", \"inject-error\": [{\"iotype\": \"read\", \"sector\": 9}], \"file\": "
         "{\"driver\": \"null-co\", \"size\": %llu, \"read-zeroes\": true}}}}",
         core_file(core, "top", -1), (unsigned long long)IMAGE_BYTES);
-    struct ash_disk *disk = open_text(core, text, WRITING);
+    struct ash_disk *disk = core_open_text(core, text, WRITING);
     uint8_t buffer[512];
     expect_bytes(disk, 4096, 0);
     assert_int_equal(ash_disk_read(disk, 9 * 512, buffer, 512), -EIO);
@@ -339,7 +324,7 @@ CORE_TEST(a_read_passes_the_filters_under_copy_on_read)
         "\"file\": {\"driver\": \"file\", \"filename\": \"%s\"}, \"backing\": "
         "{\"driver\": \"qcow2\", \"file\": {\"driver\": \"file\", \"filename\": \"%s\"}}}}}",
         core_file(core, "top", -1), core_file(core, "base", -1));
-    struct ash_disk *disk = open_text(core, text, WRITING);
+    struct ash_disk *disk = core_open_text(core, text, WRITING);
     uint8_t buffer[512];
     assert_int_equal(ash_disk_read(disk, 4096, buffer, 512), -EIO);
     expect_bytes(disk, 4096, 0x11);

@@ -9,18 +9,7 @@
 
 ASH_CO_FN static struct ash_disk *open_text(struct core *core, const char *text)
 {
-    struct ash_disk *disk = NULL;
-    struct ash_error error = ASH_ERROR_INIT;
-    json_t *description = json_loads(text, 0, NULL);
-    assert_non_null(description);
-    int ret =
-        ash_co_disk_open(core->loop, description, ASH_NODE_WRITE | ASH_NODE_DISCARD, &disk, &error);
-    if (ret < 0) {
-        print_message("%s\n", error.message);
-    }
-    json_decref(description);
-    assert_int_equal(ret, 0);
-    return disk;
+    return core_open_text(core, text, ASH_NODE_WRITE | ASH_NODE_DISCARD);
 }
 
 /* A fault filter over memory, with these rules. */

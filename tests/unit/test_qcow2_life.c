@@ -4,6 +4,7 @@
 #include "tests/unit/qcow2_rig.h"
 #include "block/driver.h"
 #include "block/qcow2/qcow2.h"
+#include "tests/unit/co_test.h"
 
 enum { MIB = 1024 * 1024, MS = 1000000 };
 
@@ -29,21 +30,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-#define LIFE_TEST(name)                                                                            \
-    ASH_CO_FN static void name##_co(void);                                                         \
-    static int name##_body(void *opaque)                                                           \
-    {                                                                                              \
-        (void)opaque;                                                                              \
-        ash_co_assert_inside();                                                                    \
-        name##_co();                                                                               \
-        return 0;                                                                                  \
-    }                                                                                              \
-    static void name(void **state)                                                                 \
-    {                                                                                              \
-        (void)state;                                                                               \
-        assert_int_equal(ash_loop_run_sync(rig.loop, name##_body, NULL), 0);                       \
-    }                                                                                              \
-    ASH_CO_FN static void name##_co(void)
+#define LIFE_TEST(name) CO_TEST_ON(rig.loop, name)
 
 ASH_CO_FN static int open_disk(uint32_t flags)
 {

@@ -10,19 +10,6 @@
 #include "tests/unit/temp_dir.h"
 #include "util/loop/loop.h"
 
-static int set_up_group(void **state)
-{
-    (void)state;
-    return temp_dir_make("/dev/shm");
-}
-
-static int tear_down_group(void **state)
-{
-    (void)state;
-    temp_dir_remove();
-    return 0;
-}
-
 static int set_up(void **state)
 {
     struct ash_loop *loop;
@@ -533,5 +520,5 @@ int main(void)
         TEST(no_completion_is_missed_when_notifications_come_back),
         cmocka_unit_test(threads_make_control_calls_while_the_loop_works),
     };
-    return cmocka_run_group_tests(tests, set_up_group, tear_down_group);
+    return cmocka_run_group_tests(tests, temp_dir_set_up, temp_dir_tear_down);
 }

@@ -17,19 +17,6 @@
 #define DISK_BYTES (64 * CLUSTER_BYTES)
 #define TRIES_MAX 200
 
-static int set_up_group(void **state)
-{
-    (void)state;
-    return temp_dir_make("/dev/shm");
-}
-
-static int tear_down_group(void **state)
-{
-    (void)state;
-    temp_dir_remove();
-    return 0;
-}
-
 /* Descriptors. */
 
 static unsigned open_descriptors(void)
@@ -264,5 +251,5 @@ int main(void)
         cmocka_unit_test(so_does_a_loop_with_a_thread_of_its_own),
         cmocka_unit_test(any_buffer_may_be_missing),
     };
-    return cmocka_run_group_tests(tests, set_up_group, tear_down_group);
+    return cmocka_run_group_tests(tests, temp_dir_set_up, temp_dir_tear_down);
 }

@@ -11,19 +11,6 @@
 
 #define UNIT_BYTES 4096
 
-static int set_up_group(void **state)
-{
-    (void)state;
-    return temp_dir_make("/dev/shm");
-}
-
-static int tear_down_group(void **state)
-{
-    (void)state;
-    temp_dir_remove();
-    return 0;
-}
-
 static struct ash_loop *new_loop(void)
 {
     struct ash_loop_config config = ASH_LOOP_CONFIG_INIT;
@@ -228,5 +215,5 @@ int main(void)
         cmocka_unit_test(others_read_whole_descriptions_of_a_disk_that_grows),
         cmocka_unit_test(what_is_posted_on_is_seen_by_the_next_loop),
     };
-    return cmocka_run_group_tests(tests, set_up_group, tear_down_group);
+    return cmocka_run_group_tests(tests, temp_dir_set_up, temp_dir_tear_down);
 }
