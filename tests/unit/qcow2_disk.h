@@ -83,6 +83,7 @@ static inline void expect_sound(uint64_t leaks)
 /* A request in a coroutine of its own. */
 struct side {
     bool write;
+    bool flush;
     uint64_t offset;
     uint64_t bytes;
     uint8_t *data;
@@ -93,6 +94,10 @@ static inline void side_body(void *opaque)
 {
     ash_co_assert_inside();
     struct side *side = opaque;
+    if (side->flush) {
+        side->ret = ash_disk_flush(disk);
+        return;
+    }
     side->ret = side->write ? ash_disk_write(disk, side->offset, side->data, side->bytes, 0)
                             : ash_disk_read(disk, side->offset, side->data, side->bytes);
 }

@@ -12,6 +12,7 @@
 #include <ashlar/loop.h>
 #include "tests/unit/engine_fixture.h"
 #include "util/engine/os.h"
+#include "util/engine/waker.h"
 
 #define MS 1000000ull
 
@@ -200,6 +201,25 @@ static void no_wake_is_lost_in_the_poll_of_the_host(void **state)
 }
 
 /* Polls. */
+
+/* take .......... prepare: does not sleep
+ *       wake                                */
+static void wake_just_before_the_sleep_keeps_the_owner_awake(void **state)
+{
+    struct ash_waker waker;
+
+    (void)state;
+    assert_int_equal(ash_waker_init(&waker), 0);
+    assert_false(ash_waker_take(&waker));
+    ash_waker_wake(&waker);
+    assert_false(ash_waker_prepare(&waker));
+    assert_true(ash_waker_take(&waker));
+    assert_true(ash_waker_prepare(&waker));
+    ash_waker_wake(&waker);
+    assert_int_equal(read(waker.fd, &(uint64_t){0}, 8), 8);
+    ash_waker_awake(&waker);
+    ash_waker_destroy(&waker);
+}
 
 static void poll_submit(struct ash_engine *engine, struct call *call, int fd, int events)
 {
@@ -631,6 +651,7 @@ int main(void)
         T(sleeping_takes_no_processor_time),
         T(wake_ends_a_sleep),
         T(wake_before_the_wait_is_remembered),
+        cmocka_unit_test(wake_just_before_the_sleep_keeps_the_owner_awake),
         T(no_wake_is_lost_in_a_wait),
         T(no_wake_is_lost_in_the_poll_of_the_host),
         T(poll_completes_when_the_descriptor_is_ready),

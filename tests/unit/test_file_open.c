@@ -85,6 +85,8 @@ CO_TEST(what_is_no_disk_is_refused_by_name)
 {
     const char *fifo = temp_path("fifo");
     assert_int_equal(mkfifo(fifo, 0600), 0);
+    /* Looked at before, not only refused by the open. */
+    expect_refused("file", fifo, 0, -EINVAL, "requires '");
     expect_refused("file", fifo, 0, -EINVAL, fifo);
     expect_refused("file", temp_dir, 0, -EINVAL, temp_dir);
     expect_refused("file", "/dev/null", ASH_NODE_WRITE, -EINVAL, "'/dev/null'");

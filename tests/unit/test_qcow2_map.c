@@ -121,6 +121,30 @@ QCOW2_TEST(a_slice_counts_only_if_the_l1_entry_still_leads_to_it)
     assert_int_equal(ash_co_disk_close(disk, &error), 0);
 }
 
+/* flush:                 collects; its L2 table is held ............. released; writes the L1 table
+ * a write 2 MiB further:         sets another entry of that, whose L2 table is on no disk yet */
+QCOW2_TEST(an_entry_set_after_a_batch_was_collected_is_not_written_by_it)
+{
+    struct side side = {.flush = true};
+    open_image("cluster_size=4k", 4 * MIB);
+    uint64_t l1 = peek64(40);
+    assert_int_equal(write_bytes(0, 4096, 1), 0);
+    ash_sim_hold(rig.world, "image", ASH_AIO_WRITE, state_of()->l1.entries[0] & QCOW2_ENTRY_OFFSET,
+                 4096);
+    side_start(&side);
+    assert_int_equal(ash_sim_held(rig.world), 1);
+    assert_int_equal(write_bytes(2 * MIB, 4096, 2), 0);
+    assert_int_not_equal(state_of()->l1.entries[1], 0);
+    ash_sim_release_all(rig.world);
+    assert_int_equal(side_wait(&side), 0);
+    assert_int_not_equal(peek64(l1), 0);
+    assert_int_equal(peek64(l1 + 8), 0);
+    assert_int_equal(ash_disk_flush(disk), 0);
+    assert_int_not_equal(peek64(l1 + 8), 0);
+    assert_int_equal(ash_co_disk_close(disk, &error), 0);
+    expect_sound(0);
+}
+
 QCOW2_TEST(discarded_space_is_used_again)
 {
     open_image("cluster_size=4k", 64 * (uint64_t)MIB);
@@ -542,6 +566,7 @@ int main(void)
         RUN(a_place_that_a_stalled_write_uses_is_not_handed_out),
         RUN(a_zero_cluster_takes_no_place_that_a_stalled_write_uses),
         RUN(a_slice_counts_only_if_the_l1_entry_still_leads_to_it),
+        RUN(an_entry_set_after_a_batch_was_collected_is_not_written_by_it),
         RUN(discarded_space_is_used_again),
         RUN(space_freed_in_an_earlier_session_is_used_again),
         RUN(a_flush_with_nothing_to_write_costs_one_flush_of_the_file),
