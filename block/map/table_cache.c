@@ -357,7 +357,7 @@ static guint add_run(struct ash_table_batch *batch, guint first)
     struct ash_table_slice **slices = (struct ash_table_slice **)batch->slices->pdata + first;
     guint rest = batch->slices->len - first;
     guint count = 1;
-    while (count < rest && (count + 1) * cache->slice_bytes <= RUN_BYTES_MAX &&
+    while (count < rest && (count + UINT64_C(1)) * cache->slice_bytes <= RUN_BYTES_MAX &&
            slices[count]->offset == slices[0]->offset + (uint64_t)count * cache->slice_bytes) {
         count++;
     }

@@ -306,7 +306,8 @@ void ash_qcow2_change_drop(struct ash_node *node)
     struct ash_qcow2_state *s = qcow2_state(node);
     if (s->change != NULL) {
         ash_options_clear(ash_qcow2_options, &s->change->given);
-        g_clear_pointer(&s->change, g_free);
+        g_free(s->change);
+        s->change = NULL;
     }
 }
 
@@ -321,7 +322,8 @@ void ash_qcow2_change_apply(struct ash_node *node)
     ash_options_clear(ash_qcow2_options, &s->given);
     s->given = s->change->given;
     s->set = s->change->set;
-    g_clear_pointer(&s->change, g_free);
+    g_free(s->change);
+    s->change = NULL;
     ash_qcow2_caches_renew(node);
     ash_qcow2_clean_start(node);
 }

@@ -127,7 +127,7 @@ int ash_qcow2_table_write(struct ash_node *node, struct qcow2_table_batch *batch
             run++;
         }
         uint64_t at = first * QCOW2_CHUNK_ENTRIES * 8;
-        uint64_t bytes = ASH_MIN(run * QCOW2_CHUNK_ENTRIES * UINT64_C(8), batch->bytes - at);
+        uint64_t bytes = ASH_MIN(UINT64_C(8) * run * QCOW2_CHUNK_ENTRIES, batch->bytes - at);
         int ret = ash_qcow2_write(node, kind, batch->offset + at,
                                   batch->copy + (uint64_t)i * QCOW2_CHUNK_ENTRIES, bytes);
         if (ret < 0) {

@@ -46,10 +46,10 @@ static bool progress(struct ash_rebase *engine, uint64_t done_bytes, uint64_t to
 ASH_CO_FN static int open_backing(struct rebase *rebase)
 {
     struct ash_error error = ASH_ERROR_INIT;
-    const char *name = rebase->backing;
-    bool path = strncmp(name, "json:", 5) != 0 && strstr(name, "://") == NULL;
+    const char *backing = rebase->backing;
+    bool path = strncmp(backing, "json:", 5) != 0 && strstr(backing, "://") == NULL;
     const char *image = ash_disk_node(rebase->engine.overlay)->filename;
-    char *real = path ? ash_path_beside(image, name) : g_strdup(name);
+    char *real = path ? ash_path_beside(image, backing) : g_strdup(backing);
     json_t *description = ash_describe(real, rebase->backing_format, &error);
     int ret = description != NULL ? 0 : -EINVAL;
     if (ret == 0) {
@@ -60,7 +60,7 @@ ASH_CO_FN static int open_backing(struct rebase *rebase)
     if (ret < 0) {
         const char *sentence = why(&error, ret);
         bool says_so = strncmp(sentence, "Could not open", 14) == 0;
-        ash_tool_error("Could not open new backing file '%s': %s%s%s%s", name,
+        ash_tool_error("Could not open new backing file '%s': %s%s%s%s", backing,
                        says_so ? "" : "Could not open '", says_so ? "" : real,
                        says_so ? "" : "': ", sentence);
     }

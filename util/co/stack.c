@@ -109,8 +109,9 @@ static void *map_stack(size_t mapping_bytes, size_t page_bytes)
 struct ash_co *ash_co_stack_new(size_t stack_bytes, unsigned colour)
 {
     size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
-    size_t colour_bytes = colour % COLOURS * COLOUR_BYTES;
-    size_t top_bytes = ash_align_up(COLOURS * COLOUR_BYTES + sizeof(struct ash_co), page_bytes);
+    size_t colour_bytes = (size_t)(colour % COLOURS) * COLOUR_BYTES;
+    size_t top_bytes =
+        ash_align_up((size_t)COLOURS * COLOUR_BYTES + sizeof(struct ash_co), page_bytes);
     size_t mapping_bytes = page_bytes + ash_align_up(stack_bytes, page_bytes) + top_bytes;
 
     struct ash_co *used = reuse(mapping_bytes);

@@ -297,7 +297,7 @@ int ash_engine_aio_new(const struct ash_engine_config *config, struct ash_engine
     ash_list_init(&self->pending);
     self->slots = calloc(config->depth, sizeof(*self->slots));
     self->idle = calloc(config->depth, sizeof(*self->idle));
-    self->queue = calloc(config->depth, sizeof(*self->queue));
+    self->queue = calloc(config->depth, sizeof(struct iocb *));
     if (!self->slots || !self->idle || !self->queue) {
         release_memory(self);
         return ash_error_set(error, -ENOMEM, "Engine aio: no memory");

@@ -254,7 +254,7 @@ void ash_loop_pause_after_error(struct ash_loop *loop, int result)
 {
     ash_log(loop, ASH_LOG_ERROR, "the %s engine failed and is asked again: %s",
             ash_loop_engine(loop), strerror(-result));
-    const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+    const struct timespec pause = {.tv_nsec = 10000000};
     nanosleep(&pause, NULL);
 }
 

@@ -116,7 +116,7 @@ int ash_sim_rename(struct ash_sim_world *world, const char *path, const char *pa
     if (!inode) {
         return -ENOENT;
     }
-    if (strcmp(path, path2)) {
+    if (strcmp(path, path2) != 0) {
         ash_sim_unlink(world, path2);
         g_hash_table_remove(world->names, path);
         g_free(inode->path);
