@@ -532,6 +532,20 @@ CO_TEST(one_way_to_zero_stands_in_for_the_other)
     bare_close(&bare);
 }
 
+/* The read that is tried first fails, as a bad sector does; the others would not. */
+CO_TEST(a_read_that_fails_says_nothing_of_alignment)
+{
+    uint32_t unit = 0, memory = 0;
+    open_file(65536, ASH_NODE_DIRECT);
+    struct ash_file_node *state = ash_file_node(&bare.node);
+    struct ash_file_status about = {.bytes = 65536, .block_bytes = 4096, .regular = true};
+    ash_sim_aim(world, "a", 1, 1, -EIO); /* behind the look for data */
+    assert_int_equal(ash_file_probe_alignment(loop, state->file, &about, &unit, &memory), 0);
+    assert_int_equal(unit, 4096);
+    assert_int_equal(memory, 4096);
+    bare_close(&bare);
+}
+
 CO_TEST(host_that_cannot_seek_has_data_everywhere)
 {
     open_file(8192, ASH_NODE_WRITE);
@@ -688,6 +702,7 @@ int main(void)
         TEST(preallocation_without_room_leaves_the_length),
         TEST(what_cannot_be_done_is_tried_once),
         TEST(one_way_to_zero_stands_in_for_the_other),
+        TEST(a_read_that_fails_says_nothing_of_alignment),
         TEST(host_that_cannot_seek_has_data_everywhere),
         TEST(file_that_may_not_be_written_opens_read_only_if_that_is_allowed),
         TEST(answer_that_a_write_overtook_is_not_remembered),
