@@ -3,7 +3,10 @@
  *
  * A call becomes a struct call, posted to the loop; there it runs in a coroutine, and at the end of
  * the turn in which it ended its completion is called on the plain stack, once. The _sync twins run
- * the same functions through ash_loop_run_sync(). A call keeps a reference to its job. */
+ * the same functions through ash_loop_run_sync(). A call keeps a reference to its job.
+ *
+ * Invariants:
+ *  1. A completion is called once, on the plain stack, at the end of a turn. */
 #include <ashlar/job.h>
 #include <errno.h>
 #include <glib.h>

@@ -85,7 +85,8 @@ typedef void ash_job_started_fn(void *opaque, int ret, struct ash_job *job,
  * use), and what opening a target gives. The call itself fails with -ENOMEM or -ESHUTDOWN. Of
  * a job with a state file besides: -ESTALE (an image may have been changed since it was interrupted),
  * -EEXIST (the file's job has ended), -EUCLEAN (it cannot be resumed ever), -ENOTSUP (an image cannot
- * be marked), -ENOSPC (its header has no room for the mark), -EAGAIN (the file is in use). */
+ * be marked), -ENOSPC (its header has no room for the mark), -EAGAIN (the file is in use), -ETIMEDOUT (it
+ * does not answer). */
 int ash_job_start(struct ash_loop *loop, const char *description, ash_job_event_fn *event,
                   void *event_opaque, ash_job_started_fn *started, void *opaque);
 int ash_job_start_sync(struct ash_loop *loop, const char *description, ash_job_event_fn *event,
