@@ -274,6 +274,38 @@ static void a_disk_that_grew_before_the_cut_is_backed_up_to_the_end(void **state
     }
 }
 
+/* What the fleecing image has of the moment would have to outlive the cut: nothing sees to that. */
+static int start_with_fleecing(void *opaque)
+{
+    struct machine *m = opaque;
+    struct ash_error error = ASH_ERROR_INIT;
+    struct ash_job *job;
+    ash_co_assert_inside();
+    assert_int_equal(rig_create(&m->rig, "fleece", DISK_BYTES, "cluster_size=4k"), 0);
+    struct ash_disk *disk = open_disk(&m->rig, m->seed, "source");
+    json_t *description = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "type", "backup", "device",
+                                    ash_disk_node(disk)->name, "target", "target", "format",
+                                    "qcow2", "state-file", "state", "fleecing", "fleece");
+    assert_int_equal(ash_co_job_start(m->rig.loop, description, NULL, NULL, &job, &error),
+                     -ENOTSUP);
+    json_decref(description);
+    assert_string_equal(error.message, "A backup with a fleecing image cannot be resumed");
+    assert_int_equal(ash_sim_file_bytes(m->rig.world, "state"), -ENOENT);
+    assert_string_equal(ash_disk_node(disk)->driver->name, "qcow2");
+    assert_int_equal(ash_co_disk_close(disk, NULL), 0);
+    return 0;
+}
+
+static void a_backup_with_a_fleecing_image_takes_no_state_file(void **state)
+{
+    (void)state;
+    struct machine *m = machine_new("backup", 1, false);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, start_with_fleecing, m), 0);
+    assert_int_equal(ash_loop_run_sync(m->rig.loop, start_another, m), 0);
+    assert_int_equal(m->refused, 0); /* nothing is left of it */
+    machine_free(m);
+}
+
 /* The image was marked anew by a later job, whose file is not the one that is given. */
 static void the_file_of_an_earlier_job_is_refused(void **state)
 {
@@ -483,6 +515,7 @@ int main(void)
         cmocka_unit_test(a_target_that_was_changed_meanwhile_is_refused),
         cmocka_unit_test(a_write_while_the_job_is_resumed_is_not_missed),
         cmocka_unit_test(a_disk_that_grew_before_the_cut_is_backed_up_to_the_end),
+        cmocka_unit_test(a_backup_with_a_fleecing_image_takes_no_state_file),
         cmocka_unit_test(the_file_of_an_earlier_job_is_refused),
         cmocka_unit_test(a_job_on_images_of_version_2_needs_somebody_to_vouch),
         cmocka_unit_test(a_guest_writes_while_an_image_is_marked_again),
