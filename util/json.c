@@ -154,6 +154,23 @@ json_t *ash_json_from_keyval(const char *text, const char *implied_key, struct a
 
 static int expand_into(json_t *to, json_t *from, unsigned depth, struct ash_error *error);
 
+/* Parameters that can be given as a value, which is short for one member of the group of their
+ * name, and beside it others of its members: "overlap-check=none,overlap-check.main-header=on". */
+static const struct {
+    const char *name;
+    const char *member;
+} shorts[] = {{"overlap-check", "template"}};
+
+static const char *short_for(const char *name)
+{
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(shorts); i++) {
+        if (strcmp(name, shorts[i].name) == 0) {
+            return shorts[i].member;
+        }
+    }
+    return NULL;
+}
+
 /* The object at `name` in `to`, made if there is none; `key` is for the message. */
 static int descend(json_t **to, const char *name, const char *key, unsigned depth,
                    struct ash_error *error)
@@ -165,6 +182,9 @@ static int descend(json_t **to, const char *name, const char *key, unsigned dept
     }
     if (child == NULL) {
         child = json_object();
+        json_object_set_new(*to, name, child);
+    } else if (json_is_string(child) && short_for(name) != NULL) {
+        child = json_pack("{s:O}", short_for(name), child);
         json_object_set_new(*to, name, child);
     } else if (!json_is_object(child)) {
         return ash_error_set(error, -EINVAL,
@@ -210,6 +230,10 @@ static int set_value(json_t *to, const char *name, json_t *value, const char *ke
         json_decref(set);
         ret = descend(&to, name, key, depth, error);
         return ret < 0 ? ret : expand_into(to, value, depth + 1, error);
+    }
+    if (json_is_object(json_object_get(to, name)) && short_for(name) != NULL) {
+        to = json_object_get(to, name);
+        name = short_for(name);
     }
     if (json_object_get(to, name) != NULL) {
         json_decref(set);

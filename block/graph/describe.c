@@ -35,8 +35,7 @@ static const struct ash_driver *driver_by_prefix(const char *filename)
     return NULL;
 }
 
-/* Whether the prefix of this driver is followed by a path. */
-static bool takes_filename(const struct ash_driver *driver)
+bool ash_driver_takes_filename(const struct ash_driver *driver)
 {
     for (const struct ash_option *option = driver->options; option != NULL && option->name != NULL;
          option++) {
@@ -50,7 +49,7 @@ static bool takes_filename(const struct ash_driver *driver)
 json_t *ash_describe_protocol(const char *filename, struct ash_error *error)
 {
     const struct ash_driver *driver = driver_by_prefix(filename);
-    if (driver != NULL && !takes_filename(driver)) {
+    if (driver != NULL && !ash_driver_takes_filename(driver)) {
         const char *rest = filename + strlen(driver->prefix);
         if (*rest != '\0') {
             ash_error_set(error, -EINVAL, "Driver '%s' takes nothing after '%s'", driver->name,

@@ -5,6 +5,9 @@
 
 #include "block/graph/node.h"
 
+/* Whether the driver opens a path of the host: what the prefix of a name is followed by. */
+bool ash_driver_takes_filename(const struct ash_driver *driver);
+
 /* The description of the protocol node for a user's file name; NULL and an error. */
 json_t *ash_describe_protocol(const char *filename, struct ash_error *error);
 

@@ -367,6 +367,61 @@ static int open_layer(struct ash_loop *loop, const json_t *description, uint32_t
     return ret;
 }
 
+/* Whether a description says itself what lies below it. If not, it adds options to what an image's
+ * header names: {"file": {"locking": "off"}}, {"driver": "raw"}. */
+static bool names_what_is_below(const json_t *description)
+{
+    static const char *const names[] = {"filename", "fd", "file"};
+    const char *driver_name = json_string_value(json_object_get(description, "driver"));
+    const struct ash_driver *driver = driver_name != NULL ? ash_driver_find(driver_name) : NULL;
+    const json_t *file = json_object_get(description, "file");
+    if (driver != NULL && driver->kind == ASH_DRIVER_PROTOCOL) {
+        return true;
+    }
+    if (file == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < ASH_ARRAY_SIZE(names); i++) {
+        if (json_object_get(file, names[i]) != NULL) {
+            return true;
+        }
+    }
+    driver_name = json_string_value(json_object_get(file, "driver"));
+    driver = driver_name != NULL ? ash_driver_find(driver_name) : NULL;
+    return !json_is_object(file) || (driver != NULL && !ash_driver_takes_filename(driver));
+}
+
+/* What the header names, with the options of the description laid over it. */
+static json_t *backing_with_options(const struct ash_node *node, const json_t *options,
+                                    struct ash_error *error)
+{
+    json_t *description = ash_describe_backing(node, error);
+    json_t *file = json_object_get(description, "file");
+    json_t *own_file = json_object_get(options, "file");
+    if (description == NULL || options == NULL) {
+        return description;
+    }
+    if (json_is_object(file)) {
+        json_incref(file);
+        json_object_update(file, own_file);
+        json_object_update(description, (json_t *)options);
+        json_object_set_new(description, "file", file);
+    } else {
+        json_object_update(description, (json_t *)options);
+    }
+    return description;
+}
+
+/* An image below whose format is not said has the one that the header says, whatever its name. */
+static json_t *backing_of_its_own(const struct ash_node *node, const json_t *options)
+{
+    json_t *description = json_deep_copy(options);
+    if (node->backing_format != NULL && json_object_get(description, "driver") == NULL) {
+        json_object_set_new(description, "driver", json_string(node->backing_format));
+    }
+    return description;
+}
+
 int ash_node_backing(struct ash_node *node, json_t **description, struct ash_node **existing,
                      struct ash_error *error)
 {
@@ -391,9 +446,8 @@ int ash_node_backing(struct ash_node *node, json_t **description, struct ash_nod
         ash_node_ref(*existing);
         return 1;
     }
-    if (json_is_object(backing) && (json_object_size(backing) > 1 || node->backing_file == NULL ||
-                                    json_object_get(backing, "driver") == NULL)) {
-        *description = json_deep_copy(backing);
+    if (json_is_object(backing) && (node->backing_file == NULL || names_what_is_below(backing))) {
+        *description = backing_of_its_own(node, backing);
         return 1;
     }
     if (backing != NULL && !json_is_object(backing)) {
@@ -405,14 +459,8 @@ int ash_node_backing(struct ash_node *node, json_t **description, struct ash_nod
     }
     struct ash_error own = ASH_ERROR_INIT;
     error = error != NULL ? error : &own;
-    *description = ash_describe_backing(node, error);
-    if (*description == NULL) {
-        return error->code;
-    }
-    if (backing != NULL) { /* {"driver": ...} alone says what the header's file is */
-        json_object_set(*description, "driver", json_object_get(backing, "driver"));
-    }
-    return 1;
+    *description = backing_with_options(node, backing, error);
+    return *description != NULL ? 1 : error->code;
 }
 
 static int refuse_repeated(const char *filename, struct ash_error *error)

@@ -218,6 +218,7 @@ info --image-opts driver=qcow2,file.filename=top.qcow2,pass-discard-request=on
 info --image-opts driver=qcow2,file.filename=top.qcow2,pass-discard-snapshot=on
 info --image-opts driver=qcow2,file.filename=top.qcow2,pass-discard-other=on
 info --image-opts driver=qcow2,file.filename=top.qcow2,overlap-check=all
+info --image-opts driver=qcow2,file.filename=top.qcow2,overlap-check=all,overlap-check.main-header=off
 info --image-opts driver=qcow2,file.filename=top.qcow2,overlap-check.template=all
 info --image-opts driver=qcow2,file.filename=top.qcow2,overlap-check.main-header=on
 info --image-opts driver=qcow2,file.filename=top.qcow2,cache-size=1M,l2-cache-size=2M

@@ -123,6 +123,17 @@ static void a_key_that_is_value_and_object_is_refused(void **state)
     assert_refuses("{\"file.filename\": \"a\", \"file\": \"x\"}", "'file' is set twice");
 }
 
+static void a_value_that_is_short_for_a_member_stands_beside_others(void **state)
+{
+    (void)state;
+    const char *both = "{\"overlap-check\": {\"template\": \"all\", \"active-l1\": \"off\"}}";
+    assert_parses("{\"overlap-check\": \"all\", \"overlap-check.active-l1\": \"off\"}", both);
+    assert_parses("{\"overlap-check.active-l1\": \"off\", \"overlap-check\": \"all\"}",
+                  "{\"overlap-check\": {\"active-l1\": \"off\", \"template\": \"all\"}}");
+    assert_refuses("{\"overlap-check\": \"all\", \"overlap-check.template\": \"all\"}",
+                   "'overlap-check.template' is set twice");
+}
+
 static void broken_arrays_are_refused(void **state)
 {
     (void)state;
@@ -341,6 +352,7 @@ int main(void)
         cmocka_unit_test(numbered_parts_make_an_array),
         cmocka_unit_test(a_key_that_is_set_twice_is_refused),
         cmocka_unit_test(a_key_that_is_value_and_object_is_refused),
+        cmocka_unit_test(a_value_that_is_short_for_a_member_stands_beside_others),
         cmocka_unit_test(broken_arrays_are_refused),
         cmocka_unit_test(empty_components_are_refused),
         cmocka_unit_test(what_is_not_an_object_is_refused),
