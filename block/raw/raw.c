@@ -17,14 +17,18 @@
 
 struct raw_state {
     uint64_t offset_bytes;
-    uint64_t size_bytes; /* as given; 0: to the end of the file */
+    uint64_t size_bytes; /* as given, or TO_THE_END */
 };
+
+#define TO_THE_END UINT64_MAX
 
 static const struct ash_option raw_options[] = {
     ASH_OPTION_SIZE("offset", struct raw_state, offset_bytes,
                     .help = "where the disk begins in the file"),
-    ASH_OPTION_SIZE("size", struct raw_state, size_bytes,
-                    .help = "length of the disk; 0: to the end of the file"),
+    ASH_OPTION_SIZE("size", struct raw_state, size_bytes, .def = TO_THE_END,
+                    .help =
+                        "length of the disk, a multiple of 512; where it is not given, to the end "
+                        "of the file"),
     ASH_OPTION_END,
 };
 
@@ -38,14 +42,19 @@ ASH_CO_FN static int raw_open(struct ash_node *node, struct ash_error *error)
                              state->offset_bytes, node->filename, file_bytes);
     }
     uint64_t rest = file_bytes - state->offset_bytes;
-    if (state->size_bytes > rest) {
+    bool sized = state->size_bytes != TO_THE_END;
+    if (sized && !ash_is_aligned(state->size_bytes, 512)) {
+        return ash_error_set(error, -EINVAL, "Size %" PRIu64 " of '%s' is not a multiple of 512",
+                             state->size_bytes, node->filename);
+    }
+    if (sized && state->size_bytes > rest) {
         return ash_error_set(error, -EINVAL,
                              "Size %" PRIu64 " from offset %" PRIu64
                              " on reaches beyond the end of '%s' (%" PRIu64 " bytes)",
                              state->size_bytes, state->offset_bytes, node->filename, file_bytes);
     }
-    node->size_bytes = state->size_bytes != 0 ? state->size_bytes : rest;
-    if (state->size_bytes == 0) {
+    node->size_bytes = sized ? state->size_bytes : rest;
+    if (!sized) {
         node->flags |= node->file->child->flags & ASH_NODE_GROWS;
     }
     return 0;
@@ -82,7 +91,7 @@ ASH_CO_FN static int raw_resize(struct ash_node *node, uint64_t bytes, enum ash_
                                 struct ash_error *error)
 {
     struct raw_state *state = node->state;
-    if (state->size_bytes != 0) {
+    if (state->size_bytes != TO_THE_END) {
         return ash_error_set(error, -ENOTSUP, "'%s' is a window of fixed size in its file",
                              node->filename);
     }

@@ -296,7 +296,7 @@ CORE_TEST(a_window_of_raw_leaves_alone_what_lies_around_it)
     (void)opaque;
     struct ash_disk *disk;
     json_t *description =
-        json_pack("{s:s, s:i, s:i, s:{s:s, s:i}}", "driver", "raw", "offset", 4096, "size", 1000,
+        json_pack("{s:s, s:i, s:i, s:{s:s, s:i}}", "driver", "raw", "offset", 4096, "size", 1024,
                   "file", "driver", "test-mem", "request-alignment", 4096);
     uint32_t flags = ASH_NODE_WRITE | ASH_NODE_DISCARD;
     assert_int_equal(ash_co_disk_open(core->loop, description, flags, &disk, NULL), 0);
@@ -304,14 +304,14 @@ CORE_TEST(a_window_of_raw_leaves_alone_what_lies_around_it)
     uint8_t *data = mem_protocol_of(ash_disk_node(disk)->file->child)->data;
     memset(data, 0x77, 65536);
     assert_int_equal(ash_disk_write(disk, 400, "ashlar", 6, 0), 0);
-    assert_int_equal(ash_disk_zero(disk, 990, 10, 0), 0);
+    assert_int_equal(ash_disk_zero(disk, 1014, 10, 0), 0);
     assert_memory_equal(data + 4496, "ashlar", 6);
     for (unsigned i = 0; i < 65536; i++) {
-        if ((i < 4496 || i >= 4502) && (i < 5086 || i >= 5096)) {
+        if ((i < 4496 || i >= 4502) && (i < 5110 || i >= 5120)) {
             assert_int_equal(data[i], 0x77);
         }
     }
-    assert_int_equal(data[5095], 0);
+    assert_int_equal(data[5119], 0);
     assert_int_equal(ash_co_disk_close(disk, NULL), 0);
 }
 

@@ -6,7 +6,9 @@
  *  1. Entry i of the submission queue always names slot i: the index array is written once.
  *  2. Entries are published only in ash_ring_enter().
  *  3. A deferred ring is created disabled, and belongs to the thread that enables it.
- *  4. The host does not poll the ring itself: what the kernel defers to the owner makes the ring
+ *  4. A ring is only had where entering it and registering with it are allowed, too: some sandboxes
+ *     refuse one call and not another, and that would show only when I/O is under way.
+ *  5. The host does not poll the ring itself: what the kernel defers to the owner makes the ring
  *     readable, but wakes nobody who sleeps on it. An eventfd registered with the ring is written
  *     then. Both eventfds are in an epoll set, edge-triggered, so that one call drains them. */
 #include "util/engine/ring.h"
@@ -34,6 +36,24 @@
 /* From the best: Linux 6.1, 5.19, 5.11. */
 static const uint32_t setups[] = {COMMON | DEFERRED, COMMON | COOPERATIVE, COMMON};
 
+/* What a sandbox says of a call that it does not allow. Anything else is the ring's own answer,
+ * such as that it is not enabled yet. */
+static int refused(long result)
+{
+    return result < 0 && (errno == EPERM || errno == ENOSYS || errno == EACCES) ? -errno : 0;
+}
+
+static int try_calls(const struct ash_ring *ring)
+{
+    int fd = ring->ring.ring_fd;
+    int ret = refused(syscall(__NR_io_uring_enter, fd, 0, 0, 0, NULL, 0));
+
+    /* There are no buffers to take back. */
+    return ret < 0
+               ? ret
+               : refused(syscall(__NR_io_uring_register, fd, IORING_UNREGISTER_BUFFERS, NULL, 0));
+}
+
 int ash_ring_init(struct ash_ring *ring, uint32_t depth)
 {
     struct io_uring_params params;
@@ -53,9 +73,10 @@ int ash_ring_init(struct ash_ring *ring, uint32_t depth)
     if (ret < 0) {
         return ret;
     }
-    if ((params.features & FEATURES) != FEATURES) {
+    ret = (params.features & FEATURES) != FEATURES ? -ENOSYS : try_calls(ring);
+    if (ret < 0) {
         io_uring_queue_exit(&ring->ring);
-        return -ENOSYS;
+        return ret;
     }
     ring->deferred = params.flags & IORING_SETUP_R_DISABLED;
     ring->enabled = !ring->deferred;
