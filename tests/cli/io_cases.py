@@ -542,7 +542,8 @@ loose|base.qcow2 -c 'truncate 3000001' -c length
     -c 'read -P 1 0 64k'
 'json:{"driver":"qcow2","file.filename":"top.qcow2","backing":{}}' -c 'read -P 1 0 64k'
 loose|--image-opts driver=qcow2,file.filename=top.qcow2,backing.file.filename=a.raw -c length
---image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=raw,backing.file.filename=a.raw -c 'read -P 0 0 64k'
+--image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=raw,backing.file.filename=a.raw \
+    -c 'read -P 0 0 64k'
 -n base.qcow2 -c 'write -q -P 9 1 64k' -c 'read -P 9 1 64k'
 -m -n base.qcow2 -c 'write -q -P 9 1 64k' -c 'read -P 9 1 64k'
 -t unsafe base.qcow2 -c 'write -q -P 9 1 64k' -c flush

@@ -81,7 +81,7 @@ def line_length(tree):
 
 def spdx(tree):
     for file in tree.files:
-        if not file.is_checked:
+        if not file.bears_licence:
             continue
         line = 1 if file.lines[:1] and file.lines[0].startswith('#!') else 0
         if len(file.lines) <= line or \

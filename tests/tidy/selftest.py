@@ -15,11 +15,12 @@ from rules import FILE_LINES_MAX, FUNCTION_LINES_MAX, RULES
 from source import Tree
 
 SPDX = '/* SPDX-License-Identifier: LGPL-2.1-or-later */\n'
+PROSE = '<!-- SPDX-License-Identifier: LGPL-2.1-or-later -->\n'
 HEAD = SPDX + '/* What it is. */\n'
 
 CLEAN = {
     'meson.build': '# SPDX-License-Identifier: LGPL-2.1-or-later\n',
-    'README.md': 'Prose is not checked.\n',
+    'README.md': PROSE + 'Prose is not checked.\n',
     'include/ashlar/a.h': SPDX + '#include <stdint.h>\n#include <ashlar/b.h>\n'
                                  '/* Does a. */\nint ash_a(void);\nint ash_a_sync(void);\n',
     'include/ashlar/b.h': SPDX + 'struct ash_b {\n    uint32_t size;\n    void (*log)(void);\n};\n',
@@ -58,7 +59,8 @@ FAULTS = (
     ('includes', 'include/ashlar/a.h', '#include <glib.h>\n', 1),
     ('includes', 'include/ashlar/a.h', '#include <util/a.h>\n', 1),
     ('top_level', 'Makefile', 'all:\n', 1),
-    ('top_level', 'contrib/x.md', 'x\n', 1),
+    ('top_level', 'contrib/x.md', PROSE, 1),
+    ('spdx', 'docs/x.md', '# X\n', 1),
     ('banned_calls', 'util/a.c', 'static int f(void)\n{\n    return open("x", 0);\n}\n', 3),
     ('banned_calls', 'block/raw/raw.c', 'static int f(void)\n{\n    return pthread_self();\n}\n', 3),
     ('banned_calls', 'block/raw/raw.c', 'static int f(void)\n{\n    return clock_gettime(0, 0);\n}\n', 3),
@@ -68,7 +70,7 @@ FAULTS = (
     ('banned_calls', 'tools/img/main.c', 'static int f(void)\n{\n    return sprintf(x, "");\n}\n', 3),
     ('prefix', 'util/a.c', 'int f(void)\n{\n}\n', 2),
     ('unfinished', 'util/a.c', '/* TO' 'DO */\n', 1),
-    ('unfinished', 'README.md', 'FIX' 'ME\n', 1),
+    ('unfinished', 'README.md', PROSE + 'FIX' 'ME\n', 2),
     ('documented', 'include/ashlar/b.h', '\nint ash_a_sync(void);\n', 2),
     ('sized', 'include/ashlar/b.h', 'struct ash_b {\n    uint64_t size;\n};\n', 1),
     ('sized', 'include/ashlar/b.h', 'struct ash_b {\n    uint32_t flags;\n    uint32_t size;\n};\n', 1),

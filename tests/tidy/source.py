@@ -50,6 +50,12 @@ class File:
         return self.path.endswith(('.py', '.sh')) or self.lines[:1] and self.lines[0].startswith('#!')
 
     @property
+    def bears_licence(self):
+        """Whether it was written by hand and can say so. Test data and the licence itself cannot."""
+        lists = ('suppressions', '/known', '.clang-format', '.gitignore')
+        return self.is_checked or self.path.endswith(('.md', *lists))
+
+    @property
     def is_checked(self):
         """Whether it is written by hand in a language that has comments. Prose and test data are not."""
         return self.path.endswith(TEXT_SUFFIXES) or self.path == 'meson_options.txt' or self.is_script
