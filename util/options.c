@@ -68,24 +68,37 @@ static int refuse(const struct ash_option *option, const json_t *value, const ch
     return -EINVAL;
 }
 
-static int take_bool(const struct ash_option *option, const json_t *value, bool *field,
-                     struct ash_error *error)
+int ash_option_bool_of_text(const char *text)
 {
     static const char *const yes[] = {"on", "yes", "true", "y"};
     static const char *const no[] = {"off", "no", "false", "n"};
-    const char *text = json_string_value(value);
 
-    if (json_is_boolean(value)) {
-        *field = json_is_true(value);
-        return 0;
-    }
-    for (unsigned i = 0; text != NULL && i < ASH_ARRAY_SIZE(yes); i++) {
+    for (unsigned i = 0; i < ASH_ARRAY_SIZE(yes); i++) {
         if (strcmp(text, yes[i]) == 0 || strcmp(text, no[i]) == 0) {
-            *field = strcmp(text, yes[i]) == 0;
-            return 0;
+            return strcmp(text, yes[i]) == 0;
         }
     }
-    return refuse(option, value, "'on' or 'off'", error);
+    return -1;
+}
+
+int ash_option_bool(const json_t *value)
+{
+    if (json_is_boolean(value)) {
+        return json_is_true(value);
+    }
+    return json_is_string(value) ? ash_option_bool_of_text(json_string_value(value)) : -1;
+}
+
+static int take_bool(const struct ash_option *option, const json_t *value, bool *field,
+                     struct ash_error *error)
+{
+    int on = ash_option_bool(value);
+
+    if (on < 0) {
+        return refuse(option, value, "'on' or 'off'", error);
+    }
+    *field = on;
+    return 0;
 }
 
 static int take_switch(const struct ash_option *option, const json_t *value, int *field,

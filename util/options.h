@@ -58,6 +58,11 @@ void ash_options_init(const struct ash_option *table, void *target);
 int ash_options_take(const struct ash_option *table, json_t *object, void *target,
                      struct ash_error *error);
 
+/* What a value means that is on or off: 1 or 0, or -1 if it is neither. There are four spellings of each:
+ * on, yes, true, y; off, no, false, n. */
+int ash_option_bool(const json_t *value);
+int ash_option_bool_of_text(const char *text);
+
 /* An error naming the first key that is left in `object`; 0 if it is empty. `what` is for the sentence
  * ("Block format 'raw'"). */
 int ash_options_refuse_rest(json_t *object, const char *what, struct ash_error *error);

@@ -17,6 +17,7 @@
 #include "block/graph/plan.h"
 #include "util/assert.h"
 #include "util/json.h"
+#include "util/options.h"
 #include "util/range.h"
 
 static uint32_t needs_of(uint32_t flags)
@@ -68,14 +69,11 @@ static int take_write_back(json_t *description, bool *write_through, struct ash_
     if (value == NULL) {
         return 0;
     }
-    const char *text = json_string_value(value);
-    if (json_is_boolean(value)) {
-        *write_through = json_is_false(value);
-    } else if (text != NULL && (strcmp(text, "on") == 0 || strcmp(text, "off") == 0)) {
-        *write_through = strcmp(text, "off") == 0;
-    } else {
+    int write_back = ash_option_bool(value);
+    if (write_back < 0) {
         return ash_error_set(error, -EINVAL, "Parameter 'cache.writeback' expects 'on' or 'off'");
     }
+    *write_through = write_back == 0;
     json_object_del(cache, "writeback");
     return 0;
 }

@@ -129,6 +129,8 @@ ASH_CO_FN static void run_slot(struct ash_queue *queue, struct slot *slot)
     if (ash_likely(ret == 0)) {
         io.iov = ash_iov_of(slot->iov, req->iov_count);
         ret = ash_disk_run(queue->disk, &io);
+    }
+    if (ash_likely(req->op < ASH_OP_COUNT)) {
         uint64_t now_ns = ash_loop_turn_ns(queue->loop);
         ash_disk_account(queue->disk, req->op, req->bytes, ret,
                          now_ns > slot->begin_ns ? now_ns - slot->begin_ns : 0);

@@ -5,6 +5,7 @@
 #include <glib.h>
 #include <string.h>
 #include "block/graph/describe.h"
+#include "util/options.h"
 
 /* 1: on, 0: off, -1: not there, or -EINVAL with an error. Takes the key out. */
 static int take_bool(json_t *object, const char *key, const char *label, struct ash_error *error)
@@ -13,15 +14,8 @@ static int take_bool(json_t *object, const char *key, const char *label, struct 
     if (value == NULL) {
         return -1;
     }
-    const char *text = json_string_value(value);
-    int result;
-    if (json_is_boolean(value)) {
-        result = json_is_true(value);
-    } else if (text != NULL && (strcmp(text, "on") == 0 || strcmp(text, "true") == 0)) {
-        result = 1;
-    } else if (text != NULL && (strcmp(text, "off") == 0 || strcmp(text, "false") == 0)) {
-        result = 0;
-    } else {
+    int result = ash_option_bool(value);
+    if (result < 0) {
         return ash_error_set(error, -EINVAL, "Parameter '%s' expects 'on' or 'off'", label);
     }
     json_object_del(object, key);

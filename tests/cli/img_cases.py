@@ -67,6 +67,7 @@ create -f qcow2 -o cluster_size=bogus x.qcow2 1M
 create -f qcow2 -o cluster_size= x.qcow2 1M
 create -f qcow2 -o cluster_size x.qcow2 1M
 create -f qcow2 -o lazy_refcounts=x x.qcow2 1M
+made:x.qcow2|create -f qcow2 -o lazy_refcounts=yes,extended_l2=n x.qcow2 1M
 create -f qcow2 -o refcount_bits=x x.qcow2 1M
 create -f qcow2 -o size=foo x.qcow2
 create -f qcow2 -o '' x.qcow2 1M

@@ -537,6 +537,11 @@ loose|base.qcow2 -c 'truncate 3000001' -c length
 -c 'open base.qcow2' -c info -c close -c 'open -o driver=qcow2 base.qcow2' -c length
 -c 'open -o driver=qcow2,file.filename=base.qcow2' -c length
 --image-opts driver=qcow2,file.filename=base.qcow2 -c length
+# Each that is on or off has four spellings.
+--image-opts driver=qcow2,file.filename=base.qcow2,cache.direct=yes,cache.no-flush=n,lazy-refcounts=true \
+    -c length
+loose|--image-opts driver=qcow2,file.filename=base.qcow2,cache.direct=1 -c length
+loose|-r base.qcow2 -c 'reopen -o read-only=no' -c 'write -q 0 512'
 # Options of the image below, which the header names, or which another one takes the place of.
 --image-opts driver=qcow2,file.filename=top.qcow2,backing.file.locking=off,backing.cache-size=1M \
     -c 'read -P 1 0 64k'

@@ -196,6 +196,11 @@ static void wrong_requests_complete_with_their_error(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         assert_int_equal(one(*state, queue, cases[i].req).result, cases[i].result);
     }
+    struct ash_disk_stats stats = {.size = sizeof(stats)};
+    assert_int_equal(ash_disk_stats(disk, &stats), 0);
+    assert_int_equal(stats.op[ASH_READ].count, 8); /* those wrong in themselves too */
+    assert_int_equal(stats.op[ASH_READ].errors, 6);
+    assert_int_equal(stats.op[ASH_FLUSH].errors, 3);
     ash_queue_free(queue);
     assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
 }

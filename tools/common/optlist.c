@@ -139,7 +139,7 @@ static int check_value(struct ash_tool_options *options, const struct ash_option
     uint64_t value;
     switch (option->type) {
     case ASH_OPTION_TYPE_BOOL:
-        if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0) {
+        if (ash_option_bool_of_text(text) < 0) {
             return ash_error_set(error, -EINVAL, "Parameter '%s' expects 'on' or 'off'",
                                  option->name);
         }
