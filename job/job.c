@@ -100,6 +100,9 @@ static void job_free(struct ash_job *job)
 
 ASH_PUBLIC void ash_job_unref(struct ash_job *job)
 {
+    if (job == NULL) {
+        return;
+    }
     uint32_t before = atomic_fetch_sub_explicit(&job->refs, 1, memory_order_acq_rel);
     ash_assert(before > 0);
     if (before == 1) {

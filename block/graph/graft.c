@@ -123,9 +123,9 @@ int ash_graft_insert_filter(struct ash_loop *loop, const json_t *description,
 
 int ash_graft_remove_filter(struct ash_loop *loop, const char *name, struct ash_error *error)
 {
-    struct ash_node *filter = ash_node_find(loop, name);
+    struct ash_node *filter = name != NULL ? ash_node_find(loop, name) : NULL;
     if (filter == NULL || filter->driver->kind != ASH_DRIVER_FILTER) {
-        return ash_error_set(error, -EINVAL, "There is no filter '%s'", name);
+        return ash_error_set(error, -EINVAL, "There is no filter '%s'", name != NULL ? name : "");
     }
     if ((filter->flags & ASH_NODE_JOBS) != 0) {
         return ash_error_set(error, -EBUSY, "Filter '%s' is a job's", name);

@@ -138,7 +138,7 @@ int ash_job_change_sync(struct ash_job *job, const char *description, struct ash
 /* What the job is at. Any thread, never waits. -EINVAL: a size that is not known. */
 int ash_job_info(struct ash_job *job, struct ash_job_info *info);
 
-/* Lets the handle go; the job itself goes on. Any thread. */
+/* Lets the handle go (NULL: nothing); the job itself goes on. Any thread. */
 void ash_job_unref(struct ash_job *job);
 
 #ifdef __cplusplus

@@ -362,6 +362,8 @@ static void a_disk_is_resized_and_filtered_by_calls_with_a_callback(void **state
     expect_done(*state, ash_disk_remove_filter(disk, "f", on_done, &done), &done, 0);
     done = 1;
     expect_done(*state, ash_disk_remove_filter(disk, "f", on_done, &done), &done, -EINVAL);
+    assert_int_equal(ash_disk_remove_filter_sync(disk, NULL, NULL), -EINVAL);
+    ash_job_unref(NULL);
     assert_int_equal(ash_disk_close_sync(disk, NULL), 0);
     disk = open_disk(*state, raw_file(1 << 20), ASH_DISK_WRITE, "raw");
     done = 1;
