@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Jobs, measured through the public API.
  *
- *     jobs [-t CACHE] [-g SECONDS] IMAGE [JOB]
+ *     jobs [-t CACHE] [-g SECONDS] [-d DEPTH] IMAGE [JOB]
  *
  * IMAGE is a file name or a description ("json:{...}"), and is opened for writing. JOB is the JSON
  * of a job, which is timed until it is ready or over; no user is there meanwhile.
  *
- * -g: a guest writes 4 KiB at depth 32, with the job, if there is one, running all through: first
- * once to each 64 KiB in a random order (the first touch), then at random for so many seconds. Then
- * the job is cancelled if it has not ended.
+ * -g: a guest writes 4 KiB at depth 32, or DEPTH, with the job, if there is one, running all
+ * through: first once to each 64 KiB in a random order (the first touch), then at random for so
+ * many seconds. Then the job is cancelled if it has not ended.
  *
  * Prints what was found as one JSON object. */
 #include <ashlar/ashlar.h>
@@ -22,7 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DEPTH 32
+#define DEPTH_MAX 32
+#define STEPS 16 /* of a power of two: waits are told apart to a sixteenth */
+#define KINDS (64 * STEPS)
 #define BLOCK 4096u
 #define TOUCH 65536u
 
@@ -36,8 +38,10 @@ struct guest {
     bool stop;
     int failed;
     uint64_t done;
+    uint64_t depth;
     uint64_t longest_ns;
-    uint64_t begun_ns[DEPTH];
+    uint64_t waits[KINDS]; /* how many requests took so long */
+    uint64_t begun_ns[DEPTH_MAX];
     unsigned char *memory;
 };
 
@@ -85,6 +89,23 @@ static void submit(struct guest *guest, uint64_t slot)
     ash_queue_submit(guest->queue, &req, 1);
 }
 
+static unsigned kind_of(uint64_t ns)
+{
+    unsigned power = 63u - (unsigned)__builtin_clzll(ns | STEPS);
+    return power * STEPS + (unsigned)(ns >> (power - 4) & (STEPS - 1));
+}
+
+/* So many of a thousand requests took no longer, in milliseconds. */
+static double wait_ms(const struct guest *guest, uint64_t per_mille)
+{
+    uint64_t count = 0;
+    unsigned kind = 0;
+    while (kind < KINDS - 1 && (count += guest->waits[kind]) * 1000 < guest->done * per_mille) {
+        kind++;
+    }
+    return (double)((STEPS + kind % STEPS + 1) * (UINT64_C(1) << kind / STEPS)) / STEPS / 1e6;
+}
+
 static void completed(void *opaque, const struct ash_cqe *cqe, uint32_t count)
 {
     struct guest *guest = opaque;
@@ -92,6 +113,7 @@ static void completed(void *opaque, const struct ash_cqe *cqe, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         uint64_t took_ns = now - guest->begun_ns[cqe[i].user_data];
         guest->longest_ns = took_ns > guest->longest_ns ? took_ns : guest->longest_ns;
+        guest->waits[kind_of(took_ns)]++;
         guest->failed = cqe[i].result < 0 ? cqe[i].result : guest->failed;
         guest->done++;
         if (!guest->stop && guest->failed == 0) {
@@ -105,8 +127,10 @@ static double write_for(struct guest *guest, double seconds)
 {
     uint64_t begin = now_ns();
     guest->done = 0;
+    guest->longest_ns = 0;
+    memset(guest->waits, 0, sizeof(guest->waits));
     guest->stop = false;
-    for (uint64_t slot = 0; slot < DEPTH; slot++) {
+    for (uint64_t slot = 0; slot < guest->depth; slot++) {
         submit(guest, slot);
     }
     while (ash_queue_in_flight(guest->queue) > 0) {
@@ -137,23 +161,23 @@ static int run_guest(struct guest *guest, struct ash_disk *disk, double seconds,
     ash_disk_info(disk, &info);
     guest->bytes = info.bytes;
     guest->random = 88172645463325252u;
-    guest->memory = aligned_alloc(4096, DEPTH * BLOCK);
-    memset(guest->memory, 0x5a, DEPTH * BLOCK);
-    int ret = ash_queue_new(disk, DEPTH, &guest->queue, error);
+    guest->memory = aligned_alloc(4096, DEPTH_MAX * BLOCK);
+    memset(guest->memory, 0x5a, DEPTH_MAX * BLOCK);
+    int ret = ash_queue_new(disk, DEPTH_MAX, &guest->queue, error);
     if (ret < 0) {
         return ret;
     }
     ash_queue_on_complete(guest->queue, completed, guest);
     shuffle(guest);
-    double touch = write_for(guest, 0);
-    double touch_ms = (double)guest->longest_ns / 1e6;
+    double rate = write_for(guest, 0);
+    printf("\"touch_rate\": %.0f, \"touch_median_ms\": %.3f, \"touch_p99_ms\": %.3f, "
+           "\"touch_longest_ms\": %.2f, ",
+           rate, wait_ms(guest, 500), wait_ms(guest, 990), (double)guest->longest_ns / 1e6);
     free(guest->order);
     guest->order = NULL;
-    guest->longest_ns = 0;
-    double rate = write_for(guest, seconds);
-    printf(
-        "\"touch_rate\": %.0f, \"touch_longest_ms\": %.2f, \"rate\": %.0f, \"longest_ms\": %.2f, ",
-        touch, touch_ms, rate, (double)guest->longest_ns / 1e6);
+    rate = write_for(guest, seconds);
+    printf("\"rate\": %.0f, \"median_ms\": %.3f, \"p99_ms\": %.3f, \"longest_ms\": %.2f, ", rate,
+           wait_ms(guest, 500), wait_ms(guest, 990), (double)guest->longest_ns / 1e6);
     ash_queue_free(guest->queue);
     free(guest->memory);
     return guest->failed;
@@ -184,7 +208,7 @@ static int wait_for(struct ash_loop *loop, struct ash_job *job, bool ready,
 }
 
 static int run_job(struct ash_loop *loop, struct ash_disk *disk, const char *description,
-                   double guest_seconds, struct ash_error *error)
+                   double guest_seconds, uint64_t depth, struct ash_error *error)
 {
     struct ash_job *job = NULL;
     struct ash_job_info info = {.size = sizeof(info)};
@@ -195,7 +219,7 @@ static int run_job(struct ash_loop *loop, struct ash_disk *disk, const char *des
         ret = ash_job_start_sync(loop, description, heard, NULL, &job, error);
     }
     if (ret == 0 && guest_seconds > 0) {
-        struct guest guest = {.loop = loop};
+        struct guest guest = {.loop = loop, .depth = depth};
         ret = run_guest(&guest, disk, guest_seconds, error);
         if (job != NULL) {
             ash_job_info(job, &info);
@@ -228,19 +252,22 @@ int main(int argc, char **argv)
     struct ash_loop *loop = NULL;
     struct ash_disk *disk = NULL;
     double seconds = 0;
+    uint64_t depth = DEPTH_MAX;
     int option;
     options.flags = ASH_DISK_WRITE;
-    while ((option = getopt(argc, argv, "t:g:")) != -1) {
+    while ((option = getopt(argc, argv, "t:g:d:")) != -1) {
         if (option == 't') {
             options.cache = optarg;
         } else if (option == 'g') {
             seconds = atof(optarg);
+        } else if (option == 'd' && atoi(optarg) > 0 && atoi(optarg) <= DEPTH_MAX) {
+            depth = (uint64_t)atoi(optarg);
         } else {
             return 2;
         }
     }
     if (optind >= argc || (seconds <= 0 && optind + 1 == argc)) {
-        fprintf(stderr, "usage: %s [-t CACHE] [-g SECONDS] IMAGE [JOB]\n", argv[0]);
+        fprintf(stderr, "usage: %s [-t CACHE] [-g SECONDS] [-d DEPTH] IMAGE [JOB]\n", argv[0]);
         return 2;
     }
     int ret = ash_loop_new(NULL, &loop, &error);
@@ -248,7 +275,7 @@ int main(int argc, char **argv)
     ret = ret < 0 ? ret : ash_disk_open_sync(loop, argv[optind], &options, &disk, &error);
     if (ret == 0) {
         printf("{");
-        ret = run_job(loop, disk, argv[optind + 1], seconds, &error);
+        ret = run_job(loop, disk, argv[optind + 1], seconds, depth, &error);
         printf("\"engine\": \"%s\"}\n", ash_loop_engine(loop));
         int closed = ash_disk_close_sync(disk, ret < 0 ? NULL : &error);
         ret = ret < 0 ? ret : closed;
