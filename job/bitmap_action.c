@@ -124,7 +124,7 @@ ASH_CO_FN static int clear_begin(struct ash_job *job, struct ash_error *error)
 ASH_CO_FN static int merge_begin(struct ash_job *job, struct ash_error *error)
 {
     struct action *action = action_of(job);
-    struct ash_bitmap *from;
+    struct ash_bitmap *from = NULL;
     int ret = find(action, action->name, ASH_BITMAP_TO_CHANGE, &action->bitmap, error);
     if (ret == 0) {
         ret = find(action, action->from, ASH_BITMAP_TO_READ, &from, error);

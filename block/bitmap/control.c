@@ -224,7 +224,7 @@ static int merge_source(const struct bitmap_call *call, struct ash_bitmap *bitma
                         const struct ash_bitmap_source *source, struct ash_error *error)
 {
     struct ash_node *node;
-    struct ash_bitmap *from;
+    struct ash_bitmap *from = NULL;
     int ret = find_node(call, source->node, &node, error);
     if (ret == 0) {
         ret = find_bitmap(node, source->name, ASH_BITMAP_TO_READ, &from, error);
