@@ -26,9 +26,8 @@ static const struct ash_option raw_options[] = {
     ASH_OPTION_SIZE("offset", struct raw_state, offset_bytes,
                     .help = "where the disk begins in the file"),
     ASH_OPTION_SIZE("size", struct raw_state, size_bytes, .def = TO_THE_END,
-                    .help =
-                        "length of the disk, a multiple of 512; where it is not given, to the end "
-                        "of the file"),
+                    .help = "length of the disk; where it is not given, to the end "
+                            "of the file"),
     ASH_OPTION_END,
 };
 
@@ -43,10 +42,6 @@ ASH_CO_FN static int raw_open(struct ash_node *node, struct ash_error *error)
     }
     uint64_t rest = file_bytes - state->offset_bytes;
     bool sized = state->size_bytes != TO_THE_END;
-    if (sized && !ash_is_aligned(state->size_bytes, 512)) {
-        return ash_error_set(error, -EINVAL, "Size %" PRIu64 " of '%s' is not a multiple of 512",
-                             state->size_bytes, node->filename);
-    }
     if (sized && state->size_bytes > rest) {
         return ash_error_set(error, -EINVAL,
                              "Size %" PRIu64 " from offset %" PRIu64

@@ -160,7 +160,6 @@ info 'json:{"driver":"null-co"}'
 info --output=json 'json:{"driver":"null-co","latency-ns":100,"read-zeroes":true}'
 info --image-opts driver=raw,offset=1M,size=1M,file.filename=data.raw
 info --image-opts driver=raw,size=0,file.filename=data.raw
-loose|info --image-opts driver=raw,size=1000,file.filename=data.raw
 info --output=json 'json:{"driver":"raw","size":4096,"file":{"driver":"file","filename":"data.raw"}}'
 info --image-opts driver=qcow2,file.driver=raw,file.file.filename=top.qcow2
 info --image-opts driver=qcow2,file.driver=raw,file.offset=0,file.file.filename=top.qcow2
