@@ -47,10 +47,13 @@ ASH_CO_FN static void create(struct sim_disk *disk, struct sim_layer *layer,
 
 static json_t *describe(const struct sim_layer *layer)
 {
-    return json_pack("{s:s, s:I, s:I, s:{s:s, s:s}}", "driver", "raw", "offset",
-                     (json_int_t)layer->offset, "size",
-                     (json_int_t)(layer->window ? layer->bytes : 0), "file", "driver", "file",
-                     "filename", layer->file);
+    json_t *description =
+        json_pack("{s:s, s:I, s:{s:s, s:s}}", "driver", "raw", "offset", (json_int_t)layer->offset,
+                  "file", "driver", "file", "filename", layer->file);
+    if (layer->window) { /* without a size it goes on to the end */
+        json_object_set_new(description, "size", json_integer((json_int_t)layer->bytes));
+    }
+    return description;
 }
 
 static bool may_resize(const struct sim_disk *disk, const struct sim_layer *layer, uint64_t bytes)
