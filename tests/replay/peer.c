@@ -22,7 +22,7 @@ static bool make_directory(struct shelf *shelf)
 static bool put_file(const char *directory, uint32_t index, const void *data, size_t bytes,
                      uint64_t length)
 {
-    char path[300];
+    char path[320];
     snprintf(path, sizeof(path), "%s/f%u", directory, index);
     FILE *file = fopen(path, "wb");
     bool good = file && fwrite(data, 1, bytes, file) == bytes;
