@@ -5,11 +5,11 @@
 #include <inttypes.h>
 #include "util/assert.h"
 
+/* So long users stay paused for a file that says nothing. */
+#define ANSWER_NS UINT64_C(5000000000)
+
 #define LOOK_NS UINT64_C(1000000000)
 #define LOOK_AGAIN_NS UINT64_C(100000000)
-#define ANSWER_NS                                                                                  \
-    UINT64_C(5000000000)        /* so long users stay paused for a file that says nothing          \
-                                 */
 #define FEW_BITS UINT64_C(8192) /* more are not looked at so often: each look sees all of them */
 
 int ash_job_file_open_alone(struct ash_job_file *file, struct ash_loop *loop,

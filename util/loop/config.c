@@ -17,6 +17,7 @@ enum {
 };
 
 #define METADATA_BYTES_DEFAULT (32 * MiB)
+
 static int read_hooks(const struct ash_hooks *from, struct ash_hooks *to, struct ash_error *error)
 {
     *to = (struct ash_hooks){0};
